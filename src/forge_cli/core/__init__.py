@@ -1,0 +1,1 @@
+"""Records, configuration, errors and files: what every stage shares and none owns."""

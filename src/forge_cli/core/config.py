@@ -1,0 +1,193 @@
+"""Settings and where each comes from.
+
+    flag > FORGE_* environment > forge.yaml of the project > user file > recipe > default
+
+The components never see this: they take flat keyword arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from forge_cli.core.errors import UsageError
+
+Init = Literal["pissa", "lora"]
+Quant = Literal["f16", "q8_0", "q4_k_m"]
+
+
+class Settings(BaseModel):
+    """Every setting of every stage; the flags, the files and the recipes all use these names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(
+        "smollm2-135m", description="built-in name, Hugging Face id, directory or .gguf file"
+    )
+    seed: int = Field(0, ge=0, description="of questions, distractors, order and resampling")
+
+    lang: list[str] = Field(default_factory=list, description="languages to mine (none: all)")
+    max_chars: int = Field(1500, ge=200, description="largest chunk, in characters")
+    jobs: int = Field(0, ge=0, description="processes to mine with (0: one per core)")
+
+    teacher: Literal["none"] = Field("none", description="who writes the questions")
+    distractors: int = Field(3, ge=0, le=16, description="distractors beside each oracle document")
+    oracle_p: float = Field(0.8, ge=0, le=1, description="share of rows that show the oracle")
+    questions: int = Field(4, ge=1, description="questions per definition, at the most")
+
+    test_share: float = Field(0.15, gt=0, lt=0.5, description="share of the files held out to test")
+    valid_share: float = Field(0.1, gt=0, lt=0.5, description="share of the files to validate on")
+    max_tokens: int = Field(2048, ge=128, description="longest row, in tokens")
+    min_examples: int = Field(0, ge=0, description="gate: fewer sound examples than this exit 3")
+    max_rejects: float = Field(1.0, ge=0, le=1, description="gate: a larger rejected share exits 3")
+
+    init: Init = Field("pissa", description="how A and B start")
+    rank: int = Field(16, ge=1, description="rank r of the adapters")
+    alpha: float | None = Field(None, gt=0, description="scale is alpha/rank (none: alpha = rank)")
+    bits: Literal[4, 8, 16] = Field(4, description="bits of the base (16: not quantised)")
+    group_size: Literal[32, 64, 128] = Field(64, description="weights per quantisation scale")
+    targets: list[str] = Field(
+        default_factory=lambda: [
+            "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+        ],
+        description="linear layers that get adapters, by the last part of their name",
+    )  # fmt: skip
+    layers: int = Field(16, ge=0, description="last layers that get adapters (0: all)")
+    loss: Literal["sft"] = Field("sft", description="training loss")
+    steps: int | None = Field(None, ge=1, description="optimiser steps (none: by epochs)")
+    epochs: float = Field(1.0, gt=0, description="passes over the training examples")
+    budget: str | None = Field(None, description="time for the steps, such as 45m or 2h")
+    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    valid_every: int = Field(20, ge=1, description="steps between validations")
+    valid_rows: int = Field(24, ge=1, description="rows of the fixed validation set")
+
+    suite: list[Literal["raft"]] = Field(
+        default_factory=lambda: ["raft"], description="eval suites"
+    )
+    eval_rows: int = Field(200, ge=1, description="test rows for the loss, at the most")
+    answer_rows: int = Field(48, ge=0, description="test rows to generate answers for")
+    resamples: int = Field(10_000, ge=1000, description="bootstrap resamples")
+
+    quant: list[Quant] = Field(
+        default_factory=lambda: ["q4_k_m"], description="GGUF types to write"
+    )
+    parity: bool = Field(True, description="check the exported file in llama.cpp")
+    host: str = Field("http://127.0.0.1:11434", description="Ollama server")
+
+
+# Not part of what a run *is*: the same run directory may be taken up with other values.
+RUNTIME = {"jobs", "host", "quant", "parity", "suite", "min_examples", "max_rejects"}
+_ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_RECIPE"}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The settings in force and, for each, where it came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that make a run what it is."""
+        return {k: v for k, v in self.settings.model_dump().items() if k not in RUNTIME}
+
+
+def resolve(
+    flags: Mapping[str, Any],
+    *,
+    project: Path | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    recipe_name: str = "",
+    environ: Mapping[str, str] | None = None,
+) -> Resolved:
+    """Layer the sources and check the result.
+
+    Args:
+        flags: values from the command line; None means not given.
+        project: folder whose forge.yaml counts (default: the current one).
+
+    Raises:
+        UsageError: an unknown key (with the nearest name) or a value out of range.
+    """
+    values: dict[str, Any] = {}
+    origins = {name: "default" for name in Settings.model_fields}
+
+    def layer(source: Mapping[str, Any], origin: str) -> None:
+        for key, value in source.items():
+            if key not in Settings.model_fields:
+                raise _unknown(key, origin)
+            values[key], origins[key] = value, origin
+
+    if recipe:
+        layer(recipe, f"recipe {recipe_name}")
+    for file in (user_file(), (project or Path.cwd()) / "forge.yaml"):
+        for key, (value, line) in read_yaml(file).items():
+            layer({key: value}, f"{file}:{line}")
+    for key, text in sorted((environ if environ is not None else os.environ).items()):
+        if key.startswith("FORGE_") and key not in _ENV_NOT_SETTINGS and "_TEST_" not in key:
+            layer({key[6:].lower(): yaml.safe_load(text)}, f"environment {key}")
+    layer({k: v for k, v in flags.items() if v is not None and v != []}, "flag")
+    try:
+        return Resolved(Settings(**values), origins)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        key = str(fault["loc"][0])
+        raise UsageError(
+            f"{origins[key]}: {key}: {fault['msg']}, not {fault['input']!r}",
+            f"{key} is: {Settings.model_fields[key].description}",
+        ) from None
+
+
+def user_file() -> Path:
+    """The user's own settings (XDG base directory)."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "forge" / "forge.yaml"
+
+
+def cache_dir() -> Path:
+    """Where Forge keeps what can be made again: FORGE_CACHE, else the XDG cache."""
+    if own := os.environ.get("FORGE_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forge"
+
+
+def read_yaml(file: Path) -> dict[str, tuple[Any, int]]:
+    """The top-level keys of a YAML mapping with their values and lines; {} where no file is.
+
+    Raises:
+        UsageError: it cannot be read, is not YAML, or is not a mapping.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read: {error}", "mend the file") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError(f"{file}:{line}: not YAML: {error.problem}", "mend that line") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
+        raise UsageError(f"{file}:1: not a mapping of settings", "write lines such as: rank: 16")
+    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+    return {str(k): (v, lines.get(str(k), 1)) for k, v in data.items()}
+
+
+def _unknown(key: str, origin: str) -> UsageError:
+    near = difflib.get_close_matches(key, Settings.model_fields, n=1)
+    hint = f"did you mean {near[0]}?" if near else "see: forge config show"
+    return UsageError(f"{origin}: unknown setting {key}", hint)

@@ -1,0 +1,39 @@
+"""Every failure a user can meet.
+
+    ForgeError          known failure, exit 1
+    ├── UsageError      wrong flags, config or input kind, exit 2
+    ├── BadRecord       a line of JSONL that is not what it should be, exit 1
+    └── GateFailed      a quality gate said no, exit 3
+
+Each carries a message (what is wrong, and where) and a hint (what to do next).
+`cli/main.py` prints them as two lines; nothing else formats them.
+"""
+
+from __future__ import annotations
+
+
+class ForgeError(Exception):
+    """A failure that Forge understands: one line of cause, one line of advice."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(ForgeError):
+    """The command line, the configuration or the kind of input is wrong."""
+
+    exit_code = 2
+
+
+class BadRecord(ForgeError):
+    """A line of a JSONL stream cannot be read as the record that was expected."""
+
+
+class GateFailed(ForgeError):
+    """The work was done, and its result is not good enough to go on with."""
+
+    exit_code = 3
