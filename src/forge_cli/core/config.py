@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from forge_cli.core.errors import UsageError
 
 Init = Literal["pissa", "lora"]
+Suite = Literal["raft"]
 Quant = Literal["f16", "q8_0", "q4_k_m"]
 
 
