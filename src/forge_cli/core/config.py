@@ -64,7 +64,6 @@ class Settings(BaseModel):
     loss: Literal["sft"] = Field("sft", description="training loss")
     steps: int | None = Field(None, ge=1, description="optimiser steps (none: by epochs)")
     epochs: float = Field(1.0, gt=0, description="passes over the training examples")
-    budget: str | None = Field(None, description="time for the steps, such as 45m or 2h")
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
@@ -72,16 +71,12 @@ class Settings(BaseModel):
     valid_every: int = Field(20, ge=1, description="steps between validations")
     valid_rows: int = Field(24, ge=1, description="rows of the fixed validation set")
 
-    suite: list[Literal["raft"]] = Field(
-        default_factory=lambda: ["raft"], description="eval suites"
-    )
+    suite: list[Suite] = Field(["raft"], description="eval suites")
     eval_rows: int = Field(200, ge=1, description="test rows for the loss, at the most")
     answer_rows: int = Field(48, ge=0, description="test rows to generate answers for")
     resamples: int = Field(10_000, ge=1000, description="bootstrap resamples")
 
-    quant: list[Quant] = Field(
-        default_factory=lambda: ["q4_k_m"], description="GGUF types to write"
-    )
+    quant: list[Quant] = Field(["q4_k_m"], description="GGUF types to write")
     parity: bool = Field(True, description="check the exported file in llama.cpp")
     host: str = Field("http://127.0.0.1:11434", description="Ollama server")
 

@@ -1,0 +1,112 @@
+"""The one door to MLX: every module takes `mx` and `nn` from here.
+
+On Linux the `mlx-cpu` wheel links reference BLAS (about 2-6 GFLOP/s). An optimised
+BLAS that is loaded with RTLD_GLOBAL before `mlx.core` takes its place, so importing
+this module must come before any other import of MLX (`tests/test_architecture.py`
+holds everyone to that). On macOS nothing is preloaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+from forge_cli.core.config import cache_dir
+
+
+def preload_blas() -> str | None:
+    """Load OpenBLAS in front of the BLAS that MLX links; warn when that fails.
+
+    Returns:
+        The path of the library, or None where MLX keeps its own (macOS, or a failure).
+    """
+    if sys.platform != "linux":
+        return None
+    if "mlx.core" in sys.modules:
+        warnings.warn("mlx was imported before Forge: GEMM stays slow", stacklevel=2)
+        return None
+    try:
+        library = _site_file("cmeel.prefix/lib", "libopenblas.so.0")
+        try:
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+        except OSError:
+            # Most often libgfortran is not installed system-wide.
+            _load_gfortran()
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        warnings.warn(
+            f"no optimised BLAS ({error}): training will be about 30 times slower; "
+            "mend it with: pip install cmeel-openblas",
+            stacklevel=2,
+        )
+        return None
+    return str(library)
+
+
+def _load_gfortran() -> None:
+    """Load the libgfortran that the MLX wheel carries, under the name OpenBLAS asks for.
+
+    The wheel's copy has a hash in its SONAME, so the loader would not take it for
+    `libgfortran.so.5`. A copy with the plain SONAME goes into the cache. (The new name
+    is shorter, so it fits into the string table in place.)
+    """
+    hashed = _site_file("mlx_cpu.libs", "libgfortran-*.so.5*")
+    plain = cache_dir() / "blas" / hashed.name / "libgfortran.so.5"
+    if not plain.exists():
+        soname = hashed.name.encode() + b"\0"
+        content = hashed.read_bytes()
+        if content.count(soname) != 1:
+            raise OSError(f"{hashed.name}: unexpected layout")
+        plain.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=plain.parent, delete=False) as stream:
+            stream.write(content.replace(soname, b"libgfortran.so.5".ljust(len(soname), b"\0")))
+        Path(stream.name).replace(plain)
+    ctypes.CDLL(str(_site_file("mlx_cpu.libs", "libquadmath-*")), mode=ctypes.RTLD_GLOBAL)
+    ctypes.CDLL(str(plain), mode=ctypes.RTLD_GLOBAL)
+
+
+def _site_file(folder: str, pattern: str) -> Path:
+    """A file that another wheel put beside the `mlx` package."""
+    spec = importlib.util.find_spec("mlx")
+    for place in spec.submodule_search_locations or [] if spec else []:
+        found = sorted((Path(place).parent / folder).glob(pattern))
+        if found:
+            return found[0]
+    raise OSError(f"{folder}/{pattern} not found beside mlx")
+
+
+BLAS = preload_blas()
+
+import mlx.core as mx  # noqa: E402
+import mlx.nn as nn  # noqa: E402
+
+__all__ = ["BLAS", "compute_dtype", "device_memory", "mx", "nn", "on_gpu", "preload_blas"]
+
+
+def on_gpu() -> bool:
+    """Whether MLX computes on a GPU (Metal) here."""
+    return bool(mx.default_device() == mx.gpu)
+
+
+def compute_dtype() -> mx.Dtype:
+    """bfloat16 on the GPU; float32 on the CPU, where half types are 30-700 times slower."""
+    return mx.bfloat16 if on_gpu() else mx.float32
+
+
+def device_memory() -> int:
+    """Bytes of memory that a model may use: the GPU's recommended working set, else free RAM."""
+    if on_gpu():  # Metal only; not run on Linux
+        return int(mx.device_info()["max_recommended_working_set_size"])
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import os
+
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,43 @@
+"""From chat messages to token ids with the supervised span, by the model's own template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from forge_cli.core.errors import ForgeError
+from forge_cli.core.records import Message
+from forge_cli.models.shared_context import Row
+
+
+def tokenise(tokenizer: Any, messages: Sequence[Message]) -> Row:
+    """Token ids of a whole chat; supervised are the answer and its end-of-turn token.
+
+    Raises:
+        ForgeError: the template does not keep the prompt as a prefix of the whole chat, so
+            that prompt and answer cannot be told apart.
+    """
+    chat = [message.model_dump() for message in messages]
+    prompt = prompt_ids(tokenizer, messages[:-1])
+    whole = list(tokenizer.apply_chat_template(chat, tokenize=True, add_generation_prompt=False))
+    if whole[: len(prompt)] != prompt:
+        raise ForgeError(
+            "the chat template changes the prompt when an answer follows",
+            "choose a model whose template keeps it (most instruct models do)",
+        )
+    # What a template prints after the end of turn (a newline) is not the model's to say.
+    ends = set(tokenizer.eos_token_ids)
+    last = max((i for i, token in enumerate(whole) if token in ends), default=len(whole) - 1)
+    return Row(whole[: max(last, len(prompt)) + 1], len(prompt))
+
+
+def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Token ids of a prompt, up to where the answer begins."""
+    chat = [message.model_dump() for message in messages]
+    return list(tokenizer.apply_chat_template(chat, tokenize=True, add_generation_prompt=True))
+
+
+def prompt_text(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """The rendered prompt, as text."""
+    chat = [message.model_dump() for message in messages]
+    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))

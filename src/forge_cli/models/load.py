@@ -1,0 +1,115 @@
+"""Load a model and its tokenizer, whole, in the dtype of the device."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forge_cli.core.errors import ForgeError
+from forge_cli.core.events import SILENT, Reporter
+from forge_cli.models.backend import compute_dtype, device_memory, mx, nn
+from forge_cli.models.quantise import quantise_model
+from forge_cli.models.resolve import resolve
+
+
+@dataclass
+class Loaded:
+    """A model in memory, with what is needed to render, hash and export it."""
+
+    name: str
+    path: Path
+    model: nn.Module
+    tokenizer: Any  # mlx_lm.tokenizer_utils.TokenizerWrapper
+    config: dict[str, Any]
+
+
+def load_dense(name: str, *, reporter: Reporter = SILENT) -> Loaded:
+    """The unquantised model `name`, weights in the device's compute dtype, frozen.
+
+    Raises:
+        UsageError, ForgeError: no such model, an architecture that mlx-lm lacks, or too
+            little memory for it.
+    """
+    path = resolve(name, reporter=reporter)
+    _check_memory(path, name)
+    from mlx_lm.utils import load_model
+
+    try:
+        model, config = load_model(path, lazy=True)
+    except (ValueError, FileNotFoundError, json.JSONDecodeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ForgeError(f"{path}: cannot load: {reason}", "choose another --model") from None
+    if config.get("quantization"):
+        reporter.warn(
+            f"{name} is already quantised; quantising it again adds error: "
+            "prefer its 16-bit weights"
+        )
+        model = _dequantised(model)
+    model.set_dtype(compute_dtype())
+    model.freeze()
+    model.eval()
+    mx.eval(model.parameters())
+    return Loaded(name, path, model, load_tokenizer(path), config)
+
+
+def load_base(name: str, *, bits: int, group_size: int, reporter: Reporter = SILENT) -> Loaded:
+    """The model `name` quantised to `bits`: the base that a tuned model is judged against."""
+    loaded = load_dense(name, reporter=reporter)
+    quantise_model(loaded.model, bits=bits, group_size=group_size)
+    return loaded
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer in `path`, as mlx-lm wraps it.
+
+    Raises:
+        ForgeError: it cannot be read, or it has no chat template.
+    """
+    from mlx_lm.utils import load_tokenizer as mlx_load_tokenizer
+
+    quiet = io.StringIO()  # transformers prints advice that is not for Forge's users
+    try:
+        with redirect_stdout(quiet), redirect_stderr(quiet):
+            tokenizer = mlx_load_tokenizer(path)
+    except (ValueError, OSError, json.JSONDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ForgeError(
+            f"{path}: no usable tokenizer: {reason}", "choose another --model"
+        ) from None
+    if not tokenizer.chat_template:
+        raise ForgeError(f"{path}: the model has no chat template", "choose an instruct model")
+    return tokenizer
+
+
+def fingerprint(path: Path) -> dict[str, str]:
+    """SHA-256 of what decides a model's behaviour: weights, tokenizer, template, config."""
+    names = ["config.json", "tokenizer.json", "chat_template.jinja", "tokenizer_config.json"]
+    names += sorted(file.name for file in path.glob("*.safetensors"))
+    found = {}
+    for name in names:
+        if (path / name).is_file():
+            with open(path / name, "rb") as stream:
+                found[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found
+
+
+def _dequantised(model: nn.Module) -> nn.Module:
+    from mlx_lm.utils import dequantize_model
+
+    return dequantize_model(model)
+
+
+def _check_memory(path: Path, name: str) -> None:
+    stored = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    # 16-bit on disk; held once in the compute dtype, plus room for one more copy of a layer.
+    needed = int(stored / 2 * compute_dtype().size * 1.2)
+    if needed > (free := device_memory()):
+        raise ForgeError(
+            f"{name}: needs about {needed / 1e9:.1f} GB to load, {free / 1e9:.1f} GB are free",
+            "close other programs or choose a smaller --model",
+        )

@@ -1,0 +1,147 @@
+"""Loss over rows that share a context, the context computed once.
+
+The rows of one context differ only after its documents. Their common token prefix runs
+through the model once and leaves its keys and values; each row's remainder (its branch)
+attends to them through the cache interface of mlx-lm, so no model code is touched and
+the gradients are those of separate rows. lm_head runs on supervised positions only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from forge_cli.models.backend import mx, nn
+
+# Below this a prefix is not worth a second pass.
+_MIN_PREFIX = 32
+
+
+@dataclass(frozen=True)
+class Row:
+    """A tokenised chat: ids, and from where on they are supervised (the answer)."""
+
+    ids: list[int]
+    start: int
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that carry loss."""
+        return len(self.ids) - self.start
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of one context as arrays.
+
+    Attributes:
+        prefix: int32 [1, P], the common prefix; P = 0 when it is not shared.
+        branches: int32 [n, L], right-padded with 0.
+        rows, columns: int32 [S], positions in `branches` whose next token is supervised.
+        targets: int32 [S], these next tokens.
+    """
+
+    prefix: mx.array
+    branches: mx.array
+    rows: mx.array
+    columns: mx.array
+    targets: mx.array
+    counts: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that run through the model, padding included."""
+        return int(self.prefix.size + self.branches.size)
+
+
+def group_rows(rows: list[Row]) -> Group:
+    """Split rows into their common prefix and their branches.
+
+    At least one token before the first supervised one stays in each branch: it is the
+    position that predicts the answer's first token.
+    """
+    shortest = min(row.start for row in rows) - 1
+    first = rows[0].ids
+    shared = 0
+    while shared < shortest and all(row.ids[shared] == first[shared] for row in rows):
+        shared += 1
+    if shared < _MIN_PREFIX or len(rows) == 1:
+        shared = 0
+    width = max(len(row.ids) for row in rows) - shared - 1
+    branches, at_row, at_column, targets = [], [], [], []
+    for index, row in enumerate(rows):
+        inputs = row.ids[shared:-1]
+        branches.append(inputs + [0] * (width - len(inputs)))
+        for position in range(row.start, len(row.ids)):
+            at_row.append(index)
+            at_column.append(position - 1 - shared)
+            targets.append(row.ids[position])
+    return Group(
+        prefix=mx.array([first[:shared]], dtype=mx.int32).reshape(1, shared),
+        branches=mx.array(branches, dtype=mx.int32),
+        rows=mx.array(at_row, dtype=mx.int32),
+        columns=mx.array(at_column, dtype=mx.int32),
+        targets=mx.array(targets, dtype=mx.int32),
+        counts=[row.supervised for row in rows],
+    )
+
+
+class _Recorder:
+    """A cache that keeps the keys and values of one layer, as graph nodes."""
+
+    offset = 0
+
+    def __init__(self) -> None:
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def make_mask(self, length: int, return_array: bool = False, **_: Any) -> Any:
+        return _causal(length, 0) if return_array else "causal"
+
+
+class _Branches:
+    """A cache that puts the recorded prefix, broadcast over the rows, before each branch."""
+
+    def __init__(self, recorded: _Recorder) -> None:
+        assert recorded.keys is not None and recorded.values is not None
+        self.keys, self.values = recorded.keys, recorded.values
+        self.offset = recorded.keys.shape[2]
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        def joined(prefix: mx.array, own: mx.array) -> mx.array:
+            wide = mx.broadcast_to(prefix, (own.shape[0], *prefix.shape[1:]))
+            return mx.concatenate([wide, own], axis=2)
+
+        return joined(self.keys, keys), joined(self.values, values)
+
+    def make_mask(self, length: int, return_array: bool = False, **_: Any) -> Any:
+        return _causal(length, self.offset) if return_array else "causal"
+
+
+def _causal(length: int, offset: int) -> mx.array:
+    return mx.arange(offset, offset + length)[:, None] >= mx.arange(offset + length)[None]
+
+
+def token_losses(model: nn.Module, group: Group) -> mx.array:
+    """Cross-entropy of each supervised token, float32 [S], in nats."""
+    layers = len(model.layers)
+    if group.prefix.size:
+        recorded = [_Recorder() for _ in range(layers)]
+        model.model(group.prefix, cache=recorded)
+        hidden = model.model(group.branches, cache=[_Branches(r) for r in recorded])
+    else:
+        hidden = model.model(group.branches, cache=[_Recorder() for _ in range(layers)])
+    logits = lm_head(model, hidden[group.rows, group.columns]).astype(mx.float32)
+    picked = mx.take_along_axis(logits, group.targets[:, None], axis=-1)[:, 0]
+    return mx.logsumexp(logits, axis=-1) - picked
+
+
+def lm_head(model: nn.Module, hidden: mx.array) -> mx.array:
+    """Logits [S, V] of final hidden states [S, D]."""
+    if hasattr(model, "lm_head"):
+        return model.lm_head(hidden)
+    return model.model.embed_tokens.as_linear(hidden)

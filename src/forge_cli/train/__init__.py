@@ -1,0 +1,110 @@
+"""Train adapters on a quantised base: `train.run(...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from forge_cli.core.errors import ForgeError
+from forge_cli.core.events import SILENT, Reporter
+from forge_cli.core.records import Example
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training came to."""
+
+    steps: int
+    best_step: int
+    best_valid_loss: float
+    adapters: Path
+
+
+def run(
+    examples: Sequence[Example],
+    *,
+    out: Path,
+    model: str,
+    init: str = "pissa",
+    rank: int = 16,
+    alpha: float | None = None,
+    bits: int = 4,
+    group_size: int = 64,
+    targets: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"),
+    layers: int = 16,
+    steps: int | None = None,
+    epochs: float = 1.0,
+    learning_rate: float = 1e-4,
+    warmup: float = 0.05,
+    weight_decay: float = 0.0,
+    clip: float = 1.0,
+    valid_every: int = 20,
+    valid_rows: int = 24,
+    max_tokens: int = 2048,
+    seed: int = 0,
+    reporter: Reporter = SILENT,
+) -> TrainResult:
+    """Train on the rows of split "train"; the best on split "valid" is kept in `out`/adapters.
+
+    Writes `out`/metrics.jsonl, `out`/checkpoints/latest.safetensors and `out`/adapters/.
+    Run again with the same values it resumes.
+
+    Raises:
+        ForgeError: no training or validation rows, a row that is too long, a loss that is
+            not a number, a model that cannot be loaded.
+    """
+    from forge_cli.models.adapters import (
+        AdapterConfig,
+        adapter_arrays,
+        residual_hash,
+        save_adapters,
+    )
+    from forge_cli.models.backend import mx
+    from forge_cli.models.load import load_dense
+    from forge_cli.train.batches import make_groups
+    from forge_cli.train.initial import start_adapters
+    from forge_cli.train.loop import Loop, Schedule, fit
+
+    train = [e for e in examples if e.split == "train"]
+    valid = [e for e in examples if e.split == "valid"][:valid_rows]
+    if not train or not valid:
+        raise ForgeError(
+            f"{len(train)} training and {len(valid)} validation rows: both are needed",
+            "run forge validate first; a very small repository has too few files to split",
+        )
+    mx.reset_peak_memory()
+    loaded = load_dense(model, reporter=reporter)
+    groups = make_groups(train, loaded.tokenizer, max_tokens=max_tokens)
+    steps = steps or max(1, round(len(groups) * epochs))
+    config = AdapterConfig(
+        model=model, init=init, rank=rank, alpha=alpha or float(rank), bits=bits,
+        group_size=group_size, modules=[],
+    )  # fmt: skip
+    config, initial = start_adapters(
+        loaded.model, config, targets=list(targets), layers=layers, seed=seed, reporter=reporter
+    )
+    config = replace(config, residual_sha256=residual_hash(loaded.model) if initial else "")
+    folder = out / "adapters"
+    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    reporter.note(
+        f"{len(train)} rows in {len(groups)} contexts, {steps} steps, "
+        f"{len(config.modules)} adapters of rank {rank} ({init})"
+    )
+    progress = fit(
+        Loop(
+            model=loaded.model,
+            train=groups,
+            valid=make_groups(valid, loaded.tokenizer, max_tokens=max_tokens),
+            schedule=Schedule(learning_rate, steps, warmup),
+            weight_decay=weight_decay,
+            clip=clip,
+            seed=seed,
+            valid_every=valid_every,
+            checkpoint=out / "checkpoints" / "latest.safetensors",
+            metrics=out / "metrics.jsonl",
+            keep_best=lambda: save_adapters(folder, config, adapter_arrays(loaded.model), initial),
+            reporter=reporter,
+        )
+    )
+    return TrainResult(progress.step, progress.best_step, progress.best_loss, folder)

@@ -1,0 +1,49 @@
+"""Examples → tokenised rows → groups that share a context, in a seeded order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from forge_cli.core.errors import ForgeError
+from forge_cli.core.records import Example
+from forge_cli.models.chat import tokenise
+from forge_cli.models.shared_context import Group, Row, group_rows
+
+# More rows of one context than this go into a second group: branches cost memory.
+_MAX_ROWS = 8
+
+
+def make_groups(examples: Sequence[Example], tokenizer: Any, *, max_tokens: int) -> list[Group]:
+    """One group per context (or more, where it has many rows), in order of appearance.
+
+    Raises:
+        ForgeError: a row is longer than `max_tokens` (its id and length are named).
+    """
+    by_context: dict[str, list[Row]] = {}
+    for example in examples:
+        row = tokenise(tokenizer, example.messages)
+        if len(row.ids) > max_tokens:
+            raise ForgeError(
+                f"example {example.id}: {len(row.ids)} tokens, more than {max_tokens}",
+                "run forge validate first (it rejects such rows), or raise max_tokens",
+            )
+        by_context.setdefault(example.context_id, []).append(row)
+    return [
+        group_rows(rows[start : start + _MAX_ROWS])
+        for rows in by_context.values()
+        for start in range(0, len(rows), _MAX_ROWS)
+    ]
+
+
+def order(count: int, steps: int, seed: int) -> list[int]:
+    """Which group each of `steps` steps trains: seeded permutations, one after another."""
+    chosen: list[int] = []
+    epoch = 0
+    while len(chosen) < steps:
+        indices = list(range(count))
+        random.Random(f"{seed}/{epoch}").shuffle(indices)
+        chosen += indices
+        epoch += 1
+    return chosen[:steps]
