@@ -51,6 +51,7 @@ class Document(Record):
 
     id: str
     path: str
+    symbol: str | None = None
     text: str
     oracle: bool = Field(description="holds the answer to this example's question")
 

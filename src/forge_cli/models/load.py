@@ -12,6 +12,7 @@ from typing import Any
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
+from forge_cli.models import attention
 from forge_cli.models.backend import compute_dtype, device_memory, mx, nn
 from forge_cli.models.quantise import quantise_model
 from forge_cli.models.resolve import resolve
@@ -39,6 +40,7 @@ def load_dense(name: str, *, reporter: Reporter = SILENT) -> Loaded:
     _check_memory(path, name)
     from mlx_lm.utils import load_model
 
+    attention.install()
     try:
         model, config = load_model(path, lazy=True)
     except (ValueError, FileNotFoundError, json.JSONDecodeError, RuntimeError) as error:

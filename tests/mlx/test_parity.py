@@ -1,0 +1,186 @@
+"""Tiny random models of each family: MLX against real llama.cpp."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forge_cli.core.errors import ForgeError, UsageError
+from forge_cli.export.gguf import Weight, write_gguf
+from forge_cli.export.gguf.arch import rotate
+from forge_cli.export.llamacpp import LlamaCpp
+from forge_cli.export.parity import compare, divergence
+from forge_cli.models.backend import mx
+from tiny_gguf import (
+    TEXTS,
+    as_weights,
+    encode,
+    random_weights,
+    save_tokenizer,
+    tiny_config,
+)
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "llama": ("llama", "llama-bpe", {}),
+    "llama, tied, with biases": (
+        "llama", "smollm", {"tie_word_embeddings": True, "attention_bias": True},
+    ),
+    "llama 3 rope": ("llama", "gpt-2", {"rope_scaling": LLAMA3}),
+    "linear rope": ("llama", "gpt-2", {"rope_scaling": {"type": "linear", "factor": 4.0}}),
+    "qwen2": ("qwen2", "qwen2", {}),
+    "qwen2, yarn": ("qwen2", "qwen2", {"rope_scaling": YARN}),
+    "qwen3": ("qwen3", "qwen2", {}),
+    "qwen3, tied": ("qwen3", "qwen2", {"tie_word_embeddings": True}),
+}  # fmt: skip
+Logits = Callable[[list[int]], np.ndarray]
+
+
+def mlx_model(config: dict[str, Any], weights: dict[str, np.ndarray]) -> Logits:
+    family = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
+    model = family.Model(family.ModelArgs.from_dict(config))
+    model.load_weights([(name, mx.array(value)) for name, value in weights.items()])
+    return lambda ids: np.array(model(mx.array([ids]))[0])
+
+
+def prompts(folder: Path) -> list[tuple[str, list[int]]]:
+    return [(text, encode(folder, text)) for text in [*TEXTS, TEXTS[1] * 4]]
+
+
+def build(
+    folder: Path, family: str, quant: str = "f16", *, vocab_extra: int = 5
+) -> tuple[Path, Logits, dict[str, Any], dict[str, np.ndarray]]:
+    kind, pre, changes = FAMILIES[family]
+    config = tiny_config(kind, save_tokenizer(folder, pre) + vocab_extra, **changes)
+    weights = random_weights(config)
+    out = write_gguf(
+        folder / "model.gguf", config=config, tokenizer_dir=folder, weights=as_weights(weights),
+        quant=quant, name="tiny",
+    )  # fmt: skip
+    return out, mlx_model(config, weights), config, weights
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_llama_cpp_computes_the_same_function(tmp_path: Path, family: str) -> None:
+    out, logits, _, _ = build(tmp_path, family)
+    result = compare(out, mlx_logits=logits, prompts=prompts(tmp_path), quant="f16")
+    assert result.passed, result.failures
+    assert result.tokens_equal
+    assert result.positions > 200
+    assert result.top1_agreement >= 0.99
+    assert result.max_kl < 1e-4
+
+
+def test_rows_left_unrotated_fail(tmp_path: Path) -> None:
+    _, logits, config, weights = build(tmp_path, "llama")
+
+    def spoiled(name: str, value: np.ndarray) -> np.ndarray:
+        # Undo what the writer will do, so that the file holds the checkpoint's own order.
+        part = name.split(".")[-2]
+        heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(part)
+        return value if heads is None else np.asarray(rotate_back(value, config[heads]))
+
+    wrong = {name: spoiled(name, value) for name, value in weights.items()}
+    out = write_gguf(
+        tmp_path / "wrong.gguf", config=config, tokenizer_dir=tmp_path,
+        weights=as_weights(wrong), quant="f16", name="tiny",
+    )  # fmt: skip
+    result = compare(out, mlx_logits=logits, prompts=prompts(tmp_path), quant="f16")
+    assert not result.passed
+    assert result.tokens_equal
+    assert result.top1_agreement < 0.9
+    assert any("likeliest token agrees" in line for line in result.failures)
+    assert any("mean KL" in line for line in result.failures)
+
+
+def rotate_back(value: np.ndarray, heads: int) -> np.ndarray:
+    order = np.argsort(rotate(np.arange(len(value)), heads))
+    return value[order]
+
+
+def test_other_tokens_fail(tmp_path: Path) -> None:
+    out, logits, _, _ = build(tmp_path, "qwen2")
+    text, ids = prompts(tmp_path)[0]
+    ids = [*ids[:5], ids[5] + 1, *ids[6:]]
+    result = compare(out, mlx_logits=logits, prompts=[(text, ids)], quant="f16")
+    assert not result.tokens_equal
+    assert not result.passed
+    assert "prompt 1: llama.cpp reads other tokens from position 5 on" in result.failures[0]
+
+
+def test_bad_input_is_refused(tmp_path: Path) -> None:
+    out, logits, _, _ = build(tmp_path, "llama")
+    with pytest.raises(ForgeError, match="no held-out text"):
+        compare(out, mlx_logits=logits, prompts=[], quant="f16")
+    with pytest.raises(UsageError, match="unknown type"):
+        compare(out, mlx_logits=logits, prompts=prompts(tmp_path), quant="q1")
+    with pytest.raises(ForgeError, match="tokens in its vocabulary"):
+        compare(
+            out, mlx_logits=lambda ids: logits(ids)[:, :-1], prompts=prompts(tmp_path), quant="f16"
+        )
+    with LlamaCpp(out, 8) as llama:
+        with pytest.raises(ForgeError, match="9 tokens do not fit"):
+            llama.logits([1] * 9)
+        with pytest.raises(ForgeError, match="a prompt has token 99999"):
+            llama.logits([99999])
+
+
+def test_llama_cpps_reason_is_passed_on(tmp_path: Path) -> None:
+    out, *_ = build(tmp_path, "llama")
+    whole = out.read_bytes()
+    out.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ForgeError, match=r"model\.gguf: llama.cpp refuses it: .*\w"):
+        LlamaCpp(out, 64)
+    with pytest.raises(ForgeError, match="refuses it"):
+        LlamaCpp(tmp_path / "absent.gguf", 64)
+
+
+def test_a_sequence_longer_than_a_batch_is_one_sequence(tmp_path: Path) -> None:
+    kind, pre, _ = FAMILIES["llama"]
+    config = tiny_config(kind, save_tokenizer(tmp_path, pre), max_position_embeddings=2048)
+    weights = random_weights(config)
+    out = write_gguf(
+        tmp_path / "model.gguf", config=config, tokenizer_dir=tmp_path,
+        weights=as_weights(weights), quant="f32", name="tiny",
+    )  # fmt: skip
+    ids = [int(i) for i in np.random.default_rng(1).integers(0, 500, 700)]
+    with LlamaCpp(out, 1024) as llama:
+        first, again = llama.logits(ids), llama.logits(ids)
+    assert np.array_equal(first, again), "the cache is cleared before each sequence"
+    kl, same = divergence(mlx_model(config, weights)(ids), first)
+    assert same.mean() >= 0.99
+    assert kl.max() < 1e-4
+
+
+def test_divergence_is_kl_in_nats() -> None:
+    p, q = np.array([[0.5, 0.25, 0.25]]), np.array([[0.25, 0.5, 0.25]])
+    kl, same = divergence(np.log(p) + 7, np.log(q) - 3)
+    assert kl[0] == pytest.approx((p * np.log(p / q)).sum())
+    assert not same[0]
+    assert divergence(np.full((1, 3), np.nan), np.log(q))[0][0] == np.inf
+
+
+def test_weights_are_read_by_name_once(tmp_path: Path) -> None:
+    config = tiny_config("qwen3", save_tokenizer(tmp_path, "qwen2"))
+    seen: list[str] = []
+    lazy = {
+        name: Weight(value.shape, lambda name=name, value=value: seen.append(name) or value)
+        for name, value in random_weights(config).items()
+    }
+    write_gguf(
+        tmp_path / "out.gguf", config=config, tokenizer_dir=tmp_path, weights=lazy, quant="q4_k_m",
+        name="tiny",
+    )  # fmt: skip
+    assert sorted(seen) == sorted(lazy)

@@ -1,0 +1,83 @@
+"""Our quantised tensors against llama.cpp's own quantiser, byte for byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf import GGUFReader
+
+from forge_cli.export.gguf import QUANTS, write_gguf
+from forge_cli.export.llamacpp import quantise
+from tiny_gguf import as_weights, random_weights, save_tokenizer, tiny_config
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "rows of 256": {"num_hidden_layers": 9},
+    "rows of 576, tied": {
+        "hidden_size": 576,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    },
+    "rows of 96": {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 3},
+    "80 layers": {
+        "num_hidden_layers": 80,
+        "intermediate_size": 256,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+    },
+}
+
+
+# Only Q4_K_M looks at the number of layers.
+CASES = [
+    (shape, quant)
+    for shape in SHAPES
+    for quant in ("f16", "q8_0", "q4_k_m")
+    if quant == "q4_k_m" or shape != "80 layers"
+]
+
+
+@pytest.mark.parametrize(("shape", "quant"), CASES)
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
+def test_same_bytes_as_llama_cpp(tmp_path: Path, model_type: str, shape: str, quant: str) -> None:
+    tokens = save_tokenizer(tmp_path, "qwen2")
+    config = tiny_config(model_type, tokens, **SHAPES[shape])
+    given = {
+        "config": config,
+        "tokenizer_dir": tmp_path,
+        "weights": as_weights(random_weights(config)),
+        "name": "tiny",
+    }
+    plain = write_gguf(tmp_path / "f32.gguf", quant="f32", **given)
+    ours = write_gguf(tmp_path / "ours.gguf", quant=quant, **given)
+    quantise(plain, tmp_path / "theirs.gguf", QUANTS[quant].file_type)
+
+    theirs = {t.name: t for t in GGUFReader(tmp_path / "theirs.gguf").tensors}
+    found = {t.name: t for t in GGUFReader(ours).tensors}
+    assert {n: t.tensor_type.name for n, t in found.items()} == {
+        n: t.tensor_type.name for n, t in theirs.items()
+    }
+    for name, tensor in found.items():
+        assert list(tensor.shape) == list(theirs[name].shape), name
+        assert np.array_equal(tensor.data.view(np.uint8), theirs[name].data.view(np.uint8)), (
+            f"{name} ({tensor.tensor_type.name})"
+        )
+
+
+def test_rows_that_fill_no_block_stay_float16(tmp_path: Path) -> None:
+    tokens = save_tokenizer(tmp_path, "qwen2")
+    config = tiny_config(
+        "llama", tokens, hidden_size=80, num_attention_heads=2, num_key_value_heads=2
+    )
+    weights = as_weights(random_weights(config))
+    for quant in ("q8_0", "q4_k_m"):
+        out = write_gguf(
+            tmp_path / f"{quant}.gguf", config=config, tokenizer_dir=tmp_path,
+            weights=weights, quant=quant, name="tiny",
+        )  # fmt: skip
+        kinds = {t.name: t.tensor_type.name for t in GGUFReader(out).tensors}
+        assert kinds["blk.0.attn_q.weight"] == "F16"
+        assert kinds["blk.0.ffn_down.weight"] in ("Q8_0", "Q4_K", "Q6_K")
