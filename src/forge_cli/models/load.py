@@ -15,7 +15,7 @@ from forge_cli.core.events import SILENT, Reporter
 from forge_cli.models import attention
 from forge_cli.models.backend import compute_dtype, device_memory, mx, nn
 from forge_cli.models.quantise import quantise_model
-from forge_cli.models.resolve import resolve
+from forge_cli.models.resolve import BUILT_IN, resolve
 
 
 @dataclass
@@ -115,3 +115,8 @@ def _check_memory(path: Path, name: str) -> None:
             f"{name}: needs about {needed / 1e9:.1f} GB to load, {free / 1e9:.1f} GB are free",
             "close other programs or choose a smaller --model",
         )
+
+
+def licence_of(name: str) -> str:
+    """The licence of a built-in model; "" where Forge does not know it."""
+    return BUILT_IN[name].licence if name in BUILT_IN else ""

@@ -56,3 +56,11 @@ def dense_weight(module: nn.Module) -> mx.array:
             bits=module.bits,
         ).astype(mx.float32)
     return module.weight.astype(mx.float32)
+
+
+def logical_shape(module: nn.Module) -> tuple[int, ...]:
+    """[out, in] of a plain or quantised linear or embedding."""
+    rows, columns = module.weight.shape
+    if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
+        columns = columns * 32 // module.bits
+    return (rows, columns)
