@@ -1,0 +1,128 @@
+"""Languages, their grammars and their tags-style queries.
+
+A language is a query file, `queries/<grammar>.scm`, and a row in `LANGUAGES`. Captures:
+`@definition.<kind>` with `@name` (and `@scope`, the type that a method outside it belongs
+to), `@reference.call`, `@import`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import PurePosixPath
+from typing import Any
+
+from forge_cli.core.errors import UsageError
+
+# language → (grammar, file name endings)
+LANGUAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "python": ("python", (".py", ".pyi")),
+    "javascript": ("javascript", (".js", ".mjs", ".cjs", ".jsx")),
+    "typescript": ("typescript", (".ts", ".mts", ".cts")),
+    "tsx": ("tsx", (".tsx",)),
+    "go": ("go", (".go",)),
+    "rust": ("rust", (".rs",)),
+    "java": ("java", (".java",)),
+    "c": ("c", (".c", ".h")),
+    "cpp": ("cpp", (".cc", ".cpp", ".cxx", ".hh", ".hpp", ".hxx")),
+    "markdown": ("markdown", (".md", ".markdown")),
+}
+# Mined as plain text: documentation and configuration without a grammar here.
+_TEXT = {
+    ".rst", ".txt", ".adoc", ".toml", ".yaml", ".yml", ".ini", ".cfg", ".json", ".sh", ".sql",
+    ".html", ".css", ".scm", ".xml", ".proto", ".graphql", ".tf",
+}  # fmt: skip
+_TEXT_NAMES = {"Makefile", "Dockerfile", "LICENSE", "NOTICE", "CHANGELOG", "AUTHORS", "README"}
+
+_BY_SUFFIX = {suffix: name for name, (_, suffixes) in LANGUAGES.items() for suffix in suffixes}
+
+# Kinds that hold other definitions and may be opened.
+CONTAINERS = {"class", "namespace", "section"}
+_WRAPPERS = {
+    "decorated_definition", "export_statement", "template_declaration", "ambient_declaration",
+    "declaration_list_item", "friend_declaration",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A definition in a file: `outer` counts decorators and export; `node` is it alone."""
+
+    node: Any  # tree_sitter.Node
+    outer: Any
+    kind: str
+    name: str
+    scope: str = ""
+
+
+@dataclass
+class Tags:
+    """What the query found: definitions by position, calls and imports as (byte, text)."""
+
+    definitions: list[Definition] = field(default_factory=list)
+    calls: list[tuple[int, str]] = field(default_factory=list)
+    imports: list[str] = field(default_factory=list)
+
+
+def language_of(path: str) -> str | None:
+    """The language by the file's name; "text" without a grammar; None when unknown."""
+    pure = PurePosixPath(path)
+    if found := _BY_SUFFIX.get(pure.suffix.lower()):
+        return found
+    return "text" if pure.suffix.lower() in _TEXT or pure.name in _TEXT_NAMES else None
+
+
+def check_languages(langs: tuple[str, ...]) -> None:
+    """Raise UsageError for a name that is not in `LANGUAGES` (or "text")."""
+    for lang in langs:
+        if lang not in LANGUAGES and lang != "text":
+            raise UsageError(f"{lang}: unknown language", f"known: {', '.join(LANGUAGES)}, text")
+
+
+def parse(data: bytes, language: str) -> tuple[Any, Tags]:
+    """Parse and tag; a syntax error leaves ERROR nodes, never an exception."""
+    from tree_sitter import QueryCursor
+
+    parser, query = _compiled(LANGUAGES[language][0])
+    root = parser.parse(data).root_node
+    tags = Tags()
+    seen: set[tuple[int, int]] = set()
+    for _, captures in QueryCursor(query).matches(root):
+        kinds = [name for name in captures if name.startswith("definition.")]
+        if kinds:
+            definition = _definition(captures, kinds[0])
+            place = (definition.node.start_byte, definition.node.end_byte)
+            # Two patterns may match one node; nested twins of one range are one thing.
+            if place not in seen:
+                seen.add(place)
+                tags.definitions.append(definition)
+        for node in captures.get("reference.call", ()):
+            tags.calls.append((node.start_byte, _text(node)))
+        tags.imports += [_text(node) for node in captures.get("import", ())]
+    tags.definitions.sort(key=lambda d: (d.outer.start_byte, -d.outer.end_byte))
+    tags.calls.sort()
+    return root, tags
+
+
+def _definition(captures: dict[str, list[Any]], kind: str) -> Definition:
+    node = captures[kind][0]
+    outer = node
+    while outer.parent is not None and outer.parent.type in _WRAPPERS:
+        outer = outer.parent
+    name = " ".join(_text(captures["name"][0]).split()).replace("::", ".")
+    scope = _text(captures["scope"][0]) if "scope" in captures else ""
+    return Definition(node, outer, kind.removeprefix("definition."), name, scope)
+
+
+def _text(node: Any) -> str:
+    return str(node.text.decode("utf-8", "replace"))
+
+
+@cache
+def _compiled(grammar: str) -> tuple[Any, Any]:
+    from tree_sitter import Query
+    from tree_sitter_language_pack import get_language, get_parser
+
+    source = files("forge_cli.mine").joinpath("queries", f"{grammar}.scm").read_text()
+    return get_parser(grammar), Query(get_language(grammar), source)
