@@ -128,8 +128,10 @@ def save_adapters(
 ) -> None:
     """Write config.json, adapters.safetensors (A, B) and, if any, initial.safetensors (A₀, B₀)."""
     folder.mkdir(parents=True, exist_ok=True)
-    if initial and not (folder / "initial.safetensors").exists():
+    if initial:
         save_arrays(folder / "initial.safetensors", initial)
+    else:  # what another run left here would be taken out of the weights
+        (folder / "initial.safetensors").unlink(missing_ok=True)
     save_arrays(folder / "adapters.safetensors", arrays)
     write_json(folder / "config.json", asdict(config))
 
@@ -145,6 +147,12 @@ def load_arrays(path: Path) -> dict[str, mx.array]:
     return cast(dict[str, mx.array], mx.load(str(path)))
 
 
+def load_initial(folder: Path) -> dict[str, mx.array]:
+    """A₀, B₀ of an adapter folder; empty where B₀ = 0, or there is no such folder."""
+    file = folder / "initial.safetensors"
+    return load_arrays(file) if file.exists() else {}
+
+
 def load_tuned(folder: Path, *, reporter: Reporter = SILENT) -> Loaded:
     """The tuned model from an adapter folder: base weights, residuals and adapters.
 
@@ -154,8 +162,7 @@ def load_tuned(folder: Path, *, reporter: Reporter = SILENT) -> Loaded:
     try:
         config = AdapterConfig(**json.loads((folder / "config.json").read_text()))
         arrays = load_arrays(folder / "adapters.safetensors")
-        file = folder / "initial.safetensors"
-        initial = load_arrays(file) if file.exists() else {}
+        initial = load_initial(folder)
     except (OSError, RuntimeError, TypeError, json.JSONDecodeError) as error:
         raise ForgeError(f"{folder}: no usable adapters: {error}", "train the run again") from None
     loaded = load_dense(config.model, reporter=reporter)

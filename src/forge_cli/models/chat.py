@@ -27,8 +27,9 @@ def tokenise(tokenizer: Any, messages: Sequence[Message]) -> Row:
         )
     # What a template prints after the end of turn (a newline) is not the model's to say.
     ends = set(tokenizer.eos_token_ids)
-    last = max((i for i, token in enumerate(whole) if token in ends), default=len(whole) - 1)
-    return Row(whole[: max(last, len(prompt)) + 1], len(prompt))
+    answer = range(len(prompt), len(whole))
+    last = max((i for i in answer if whole[i] in ends), default=len(whole) - 1)
+    return Row(whole[: last + 1], len(prompt))
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:

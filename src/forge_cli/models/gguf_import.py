@@ -50,7 +50,12 @@ _BLOCK = {
 }
 
 _CONTROL, _USER_DEFINED = 3, 4  # gguf.TokenType
-_FORMAT = "1"  # raised when what this module writes changes
+_YARN_EXTRAS = (
+    "attn_factor", "yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast", "yarn_beta_slow",
+    "yarn_log_multiplier",
+)  # fmt: skip
+_ORIGINAL = "use the model's original Hugging Face weights"
+_FORMAT = "2"  # raised when what this module writes changes
 
 
 def import_gguf(file: Path, *, reporter: Reporter = SILENT) -> Path:
@@ -70,16 +75,18 @@ def import_gguf(file: Path, *, reporter: Reporter = SILENT) -> Path:
     if (target / "config.json").exists():
         return target
     reader = _open(file)
-    fields = {name: field for name, field in reader.fields.items()}
 
-    def get(key: str, default: Any = None) -> Any:
-        return fields[key].contents() if key in fields else default
+    def get(key: str, *default: Any) -> Any:
+        if key not in reader.fields and not default:
+            raise ForgeError(f"{file}: has no {key}", "take a complete GGUF of a language model")
+        return reader.fields[key].contents() if key in reader.fields else default[0]
 
     arch = get("general.architecture")
     if arch not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise ForgeError(f"{file}: architecture {arch} is not supported", f"supported: {known}")
     config = _config(arch, get, {tensor.name for tensor in reader.tensors})
+    config |= _rope(arch, get, config["head_dim"], file)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=target.parent))
     try:
@@ -89,6 +96,8 @@ def import_gguf(file: Path, *, reporter: Reporter = SILENT) -> Path:
         work.chmod(0o755)
         work.rename(target)
     except OSError as error:
+        if (target / "config.json").exists():  # another process was first
+            return target
         raise ForgeError(f"{target}: cannot write: {error.strerror}", "free some space") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -126,16 +135,34 @@ def _config(arch: str, get: Callable[..., Any], tensors: set[str]) -> dict[str, 
         "num_key_value_heads": get(f"{arch}.attention.head_count_kv", heads),
         "head_dim": get(f"{arch}.attention.key_length", hidden // heads),
         "rms_norm_eps": round(get(f"{arch}.attention.layer_norm_rms_epsilon"), 12),
-        "rope_theta": get(f"{arch}.rope.freq_base", 10000.0),
         "max_position_embeddings": get(f"{arch}.context_length"),
         "vocab_size": len(get("tokenizer.ggml.tokens")),
         "tie_word_embeddings": "output.weight" not in tensors,
         "attention_bias": arch == "llama" and "blk.0.attn_q.bias" in tensors,
         "mlp_bias": "blk.0.ffn_up.bias" in tensors,
-        "bos_token_id": get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": get("tokenizer.ggml.eos_token_id"),
+        "bos_token_id": get("tokenizer.ggml.bos_token_id", None),
+        "eos_token_id": get("tokenizer.ggml.eos_token_id", None),
     }
     return config
+
+
+def _rope(arch: str, get: Callable[..., Any], head_dim: int, file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"rope_theta": get(f"{arch}.rope.freq_base", 10000.0)}
+    if get(f"{arch}.rope.dimension_count", head_dim) != head_dim:
+        raise ForgeError(f"{file}: a partial rotary embedding is not supported", _ORIGINAL)
+    kind = get(f"{arch}.rope.scaling.type", "none")
+    if kind not in ("none", "linear", "yarn"):
+        raise ForgeError(f"{file}: rope scaling {kind} is not supported", _ORIGINAL)
+    if kind != "none":
+        factor = get(f"{arch}.rope.scaling.factor")
+        found["rope_scaling"] = {"rope_type": kind, "factor": factor}
+    if kind == "yarn":
+        tuned = [k for k in _YARN_EXTRAS if get(f"{arch}.rope.scaling.{k}", None) is not None]
+        if tuned:
+            raise ForgeError(f"{file}: yarn with {tuned[0]} is not supported", _ORIGINAL)
+        original = get(f"{arch}.rope.scaling.original_context_length")
+        found["rope_scaling"]["original_max_position_embeddings"] = original
+    return found
 
 
 def _save_weights(
@@ -149,9 +176,17 @@ def _save_weights(
             if name == "rope_freqs":
                 config["rope_scaling"] = _llama3_scaling(value, config, file)
             else:
-                weights[name] = mx.array(value.astype(np.float16))
+                weights[name] = mx.array(_half(value, name, file))
             task.advance()
     mx.save_safetensors(str(work / "model.safetensors"), weights, metadata={"format": "pt"})
+
+
+def _half(value: np.ndarray, name: str, file: Path) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        half = value.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise ForgeError(f"{file}: {name} has values beyond float16", _ORIGINAL)
+    return half
 
 
 def _tensors(
@@ -160,7 +195,10 @@ def _tensors(
     from gguf import dequantize
 
     for tensor in reader.tensors:
-        value = dequantize(tensor.data, tensor.tensor_type)
+        try:
+            value = dequantize(tensor.data, tensor.tensor_type)
+        except (NotImplementedError, ValueError) as error:
+            raise ForgeError(f"{file}: tensor {tensor.name}: {error}", _ORIGINAL) from None
         value = value.reshape([int(n) for n in reversed(tensor.shape)])
         if tensor.name == "rope_freqs.weight":
             yield "rope_freqs", value
@@ -169,7 +207,7 @@ def _tensors(
         if name is None:
             raise ForgeError(
                 f"{file}: tensor {tensor.name} is unknown in a {arch} model",
-                "use the model's original Hugging Face weights",
+                _ORIGINAL,
             )
         if arch in _ROTATED and (".q_proj." in name or ".k_proj." in name):
             query = ".q_proj." in name
@@ -210,7 +248,7 @@ def _llama3_scaling(factors: np.ndarray, config: dict[str, Any], file: Path) -> 
     if not np.allclose(llama3_factors(scaling, config), factors, rtol=1e-4):
         raise ForgeError(
             f"{file}: its rope factors are not Llama 3's",
-            "use the model's original Hugging Face weights",
+            _ORIGINAL,
         )
     return scaling
 
@@ -227,7 +265,7 @@ def llama3_factors(scaling: dict[str, Any], config: dict[str, Any]) -> np.ndarra
 
 
 def _save_tokenizer(work: Path, get: Callable[..., Any], file: Path) -> None:
-    model, pre = get("tokenizer.ggml.model"), get("tokenizer.ggml.pre")
+    model, pre = get("tokenizer.ggml.model"), get("tokenizer.ggml.pre", None)
     if model != "gpt2" or pre not in PRE_TOKENIZERS:
         known = ", ".join(PRE_TOKENIZERS)
         raise ForgeError(
@@ -267,15 +305,15 @@ def _save_tokenizer(work: Path, get: Callable[..., Any], file: Path) -> None:
     named = {
         f"{name}_token": tokens[index]
         for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
-        if (index := get(f"tokenizer.ggml.{key}_token_id")) is not None
+        if (index := get(f"tokenizer.ggml.{key}_token_id", None)) is not None
     }
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": False, **named}
-    if get("tokenizer.ggml.add_bos_token"):
+    if get("tokenizer.ggml.add_bos_token", False):
         settings["add_bos_token"] = True
         document["post_processor"] = _bos_processor(named["bos_token"], tokens)
         (work / "tokenizer.json").write_text(json.dumps(document, ensure_ascii=False))
     (work / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
-    if template := get("tokenizer.chat_template"):
+    if template := get("tokenizer.chat_template", None):
         (work / "chat_template.jinja").write_text(template)
 
 

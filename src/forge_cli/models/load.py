@@ -42,8 +42,9 @@ def load_dense(name: str, *, reporter: Reporter = SILENT) -> Loaded:
 
     attention.install()
     try:
-        model, config = load_model(path, lazy=True)
-    except (ValueError, FileNotFoundError, json.JSONDecodeError, RuntimeError) as error:
+        stored = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        model, config = load_model(path, lazy=True, model_config=flat_rope(stored))
+    except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ForgeError(f"{path}: cannot load: {reason}", "choose another --model") from None
     if config.get("quantization"):
@@ -57,6 +58,21 @@ def load_dense(name: str, *, reporter: Reporter = SILENT) -> Loaded:
     model.eval()
     mx.eval(model.parameters())
     return Loaded(name, path, model, load_tokenizer(path), config)
+
+
+def flat_rope(config: dict[str, Any]) -> dict[str, Any]:
+    """`rope_theta` and `rope_scaling` as mlx-lm's models read them, where they are nested.
+
+    Transformers 5 writes both into `rope_parameters`, which most models of mlx-lm pass over:
+    they would compute with their default theta. (Nested by layer type it is left to them.)
+    """
+    nested = config.get("rope_parameters") or {}
+    found: dict[str, Any] = {}
+    if config.get("rope_theta") is None and nested.get("rope_theta") is not None:
+        found["rope_theta"] = nested["rope_theta"]
+    if not config.get("rope_scaling") and nested.get("rope_type", "default") != "default":
+        found["rope_scaling"] = {k: v for k, v in nested.items() if k != "rope_theta"}
+    return found
 
 
 def load_base(name: str, *, bits: int, group_size: int, reporter: Reporter = SILENT) -> Loaded:

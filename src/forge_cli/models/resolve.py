@@ -48,7 +48,7 @@ def resolve(name: str, *, reporter: Reporter = SILENT) -> Path:
     from forge_cli.models.gguf_import import import_gguf
 
     if name in BUILT_IN:
-        return import_gguf(_packaged(name), reporter=reporter)
+        return import_gguf(packaged(name), reporter=reporter)
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -67,7 +67,12 @@ def resolve(name: str, *, reporter: Reporter = SILENT) -> Path:
     )
 
 
-def _packaged(name: str) -> Path:
+def packaged(name: str) -> Path:
+    """The GGUF file of a built-in model.
+
+    Raises:
+        ForgeError: its package is not installed.
+    """
     model = BUILT_IN[name]
     spec = importlib.util.find_spec(model.package)
     for place in (spec.submodule_search_locations or []) if spec else []:

@@ -99,8 +99,10 @@ class _Recorder:
         self.keys, self.values = keys, values
         return keys, values
 
-    def make_mask(self, length: int, return_array: bool = False, **_: Any) -> Any:
-        return _causal(length, 0) if return_array else "causal"
+    def make_mask(
+        self, length: int, return_array: bool = False, window_size: int | None = None
+    ) -> Any:
+        return _mask(length, self.offset, return_array, window_size)
 
 
 class _Branches:
@@ -118,12 +120,19 @@ class _Branches:
 
         return joined(self.keys, keys), joined(self.values, values)
 
-    def make_mask(self, length: int, return_array: bool = False, **_: Any) -> Any:
-        return _causal(length, self.offset) if return_array else "causal"
+    def make_mask(
+        self, length: int, return_array: bool = False, window_size: int | None = None
+    ) -> Any:
+        return _mask(length, self.offset, return_array, window_size)
 
 
-def _causal(length: int, offset: int) -> mx.array:
-    return mx.arange(offset, offset + length)[:, None] >= mx.arange(offset + length)[None]
+def _mask(length: int, offset: int, as_array: bool, window: int | None) -> mx.array | str:
+    """Causal for queries from `offset` on; with a window only its last keys are seen."""
+    total = offset + length
+    if not as_array and (window is None or window >= total):
+        return "causal"
+    at, key = mx.arange(offset, total)[:, None], mx.arange(total)[None]
+    return at >= key if window is None else (at >= key) & (at < key + window)
 
 
 def token_losses(model: nn.Module, group: Group) -> mx.array:

@@ -57,6 +57,7 @@ def run(
     from forge_cli.models.adapters import (
         AdapterConfig,
         adapter_arrays,
+        load_initial,
         residual_hash,
         save_adapters,
     )
@@ -81,12 +82,13 @@ def run(
         model=model, init=init, rank=rank, alpha=alpha or float(rank), bits=bits,
         group_size=group_size, modules=[],
     )  # fmt: skip
+    folder, latest = out / "adapters", out / "checkpoints" / "latest.safetensors"
     config, initial = start_adapters(
-        loaded.model, config, targets=list(targets), layers=layers, seed=seed, reporter=reporter
-    )
+        loaded.model, config, targets=list(targets), layers=layers, seed=seed,
+        initial=load_initial(folder) if latest.exists() else {}, reporter=reporter,
+    )  # fmt: skip
     config = replace(config, residual_sha256=residual_hash(loaded.model) if initial else "")
-    folder = out / "adapters"
-    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    latest.parent.mkdir(parents=True, exist_ok=True)
     reporter.note(
         f"{len(train)} rows in {len(groups)} contexts, {steps} steps, "
         f"{len(config.modules)} adapters of rank {rank} ({init})"
@@ -101,7 +103,7 @@ def run(
             clip=clip,
             seed=seed,
             valid_every=valid_every,
-            checkpoint=out / "checkpoints" / "latest.safetensors",
+            checkpoint=latest,
             metrics=out / "metrics.jsonl",
             keep_best=lambda: save_adapters(folder, config, adapter_arrays(loaded.model), initial),
             reporter=reporter,

@@ -18,6 +18,7 @@ class Progress:
     step: int = 0
     best_loss: float = float("inf")
     best_step: int = 0
+    validated: int = -1  # the last step with a validation loss
 
 
 def save(path: Path, adapters: dict[str, mx.array], optimiser: Any, progress: Progress) -> None:
@@ -44,7 +45,10 @@ def load(path: Path) -> tuple[dict[str, mx.array], Any, Progress]:
         loaded = mx.load(str(path), return_metadata=True)
         arrays, metadata = cast(tuple[dict[str, mx.array], dict[str, str]], loaded)
         progress = Progress(
-            int(metadata["step"]), float(metadata["best_loss"]), int(metadata["best_step"])
+            int(metadata["step"]),
+            float(metadata["best_loss"]),
+            int(metadata["best_step"]),
+            int(metadata["validated"]),
         )
     except (RuntimeError, KeyError, ValueError) as error:
         raise ForgeError(f"{path}: not a usable checkpoint: {error}", "use --fresh") from None

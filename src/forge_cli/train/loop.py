@@ -12,6 +12,7 @@ from typing import Any
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import Reporter, Task
+from forge_cli.core.jsonl import atomic_file
 from forge_cli.models.adapters import adapter_arrays
 from forge_cli.models.backend import mx, nn
 from forge_cli.models.shared_context import Group, token_losses
@@ -81,25 +82,36 @@ def fit(loop: Loop) -> Progress:
     progress = _resume(loop, optimiser)
     step_of = nn.value_and_grad(loop.model, _loss)
     plan = order(len(loop.train), loop.schedule.steps, loop.seed)
-    if progress.step == 0:
-        _validate(loop, progress)
     try:
         with loop.reporter.task("training", loop.schedule.steps) as task:
             task.advance(progress.step)
-            while progress.step < loop.schedule.steps:
-                group = loop.train[plan[progress.step]]
-                _step(loop, optimiser, step_of, group, progress, task)
-                last = progress.step == loop.schedule.steps
-                if progress.step % loop.valid_every == 0 or last:
+            while True:
+                if _due(loop, progress):
                     _validate(loop, progress)
                     checkpoint.save(
                         loop.checkpoint, adapter_arrays(loop.model), optimiser, progress
                     )
+                if progress.step >= loop.schedule.steps:
+                    break
+                group = loop.train[plan[progress.step]]
+                _step(loop, optimiser, step_of, group, progress, task)
     except KeyboardInterrupt:
-        checkpoint.save(loop.checkpoint, adapter_arrays(loop.model), optimiser, progress)
-        loop.reporter.note(f"stopped after step {progress.step}; the same command goes on from it")
+        _stop(loop, optimiser, progress)
         raise
     return progress
+
+
+def _due(loop: Loop, progress: Progress) -> bool:
+    at_end = progress.step >= loop.schedule.steps
+    return progress.validated < progress.step and (at_end or progress.step % loop.valid_every == 0)
+
+
+def _stop(loop: Loop, optimiser: Any, progress: Progress) -> None:
+    # The optimiser counts first: where the two differ the update was cut in half, and only
+    # the checkpoint before it is sound.
+    if optimiser.step.item() == progress.step:
+        checkpoint.save(loop.checkpoint, adapter_arrays(loop.model), optimiser, progress)
+        loop.reporter.note(f"stopped after step {progress.step}; the same command goes on from it")
 
 
 def _loss(model: nn.Module, group: Group) -> mx.array:
@@ -122,8 +134,6 @@ def _step(
             f"step {progress.step + 1}: the loss or its gradient is not a number",
             "lower learning_rate; the last checkpoint is kept",
         )
-    # From here to the end of the bookkeeping an interrupt would leave a half-counted step;
-    # the update is lazy until eval, so do both back to back.
     optimiser.update(loop.model, gradients)
     mx.eval(loop.model.trainable_parameters(), optimiser.state)
     progress.step += 1
@@ -158,10 +168,17 @@ def _validate(loop: Loop, progress: Progress) -> None:
         seconds=time.perf_counter() - started,
         peak_bytes=mx.get_peak_memory(),
     )
+    if not math.isfinite(loss):
+        raise ForgeError(
+            f"step {progress.step}: the validation loss is not a number",
+            "lower learning_rate; the last checkpoint is kept",
+        )
     best = loss < progress.best_loss
     if best:
-        progress.best_loss, progress.best_step = loss, progress.step
+        # Kept before it is noted: an interrupt between the two validates again.
         loop.keep_best()
+        progress.best_loss, progress.best_step = loss, progress.step
+    progress.validated = progress.step
     loop.reporter.note(f"step {progress.step}: valid loss {loss:.4f}{' (best)' if best else ''}")
 
 
@@ -170,15 +187,32 @@ def _resume(loop: Loop, optimiser: Any) -> Progress:
         loop.metrics.unlink(missing_ok=True)
         return Progress()
     adapters, state, progress = checkpoint.load(loop.checkpoint)
+    want = {name: value.shape for name, value in adapter_arrays(loop.model).items()}
+    if {name: value.shape for name, value in adapters.items()} != want:
+        raise ForgeError(
+            f"{loop.checkpoint}: has adapters of another rank or other layers",
+            "train with the settings it was made with, or start over with --fresh",
+        )
     loop.model.load_weights(list(adapters.items()), strict=False)
     optimiser.state = state
     mx.eval(loop.model.trainable_parameters(), optimiser.state)
-    # Steps after the checkpoint are done again, so their rows would be there twice.
-    rows = [json.loads(line) for line in loop.metrics.read_text().splitlines()]
-    kept = [row for row in rows if row["step"] <= progress.step]
-    loop.metrics.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    _trim_metrics(loop.metrics, progress)
     loop.reporter.note(f"resuming after step {progress.step}")
     return progress
+
+
+def _trim_metrics(path: Path, progress: Progress) -> None:
+    """Drop the rows of what is done again, and a row that a crash cut short."""
+    kept = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if row["step"] <= (progress.validated if "valid_loss" in row else progress.step):
+            kept.append(line + b"\n")
+    with atomic_file(path) as stream:
+        stream.writelines(kept)
 
 
 def _append(path: Path, **row: float) -> None:

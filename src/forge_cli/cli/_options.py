@@ -1,0 +1,42 @@
+"""Options that several commands share, and the settings that they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from forge_cli.core.config import Resolved, resolve
+from forge_cli.recipes import load_recipe
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Notes as JSON lines on stderr; results as JSON on stdout.")
+]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tracebacks of errors.")]
+Out = Annotated[str, typer.Option("-o", "--out", help="Output file, or - for stdout.")]
+NoEnd = Annotated[
+    bool, typer.Option("--no-end", help="No end record in pipes, for use with other tools.")
+]
+Rejects = Annotated[
+    Path | None, typer.Option(help="File for one verdict per record or file left out.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Built-in name (smollm2-135m), Hugging Face id, directory or .gguf."),
+]
+Recipe = Annotated[str | None, typer.Option(help="A recipe's name or file; see: forge recipes ls.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+RunPath = Annotated[
+    Path | None, typer.Option("--run", help="Run directory (default: .forge/runs/NAME).")
+]
+
+
+def settings(flags: dict[str, Any], recipe: str | None = None) -> Resolved:
+    """Flags over environment, files, recipe and defaults; the recipe may come from FORGE_RECIPE."""
+    import os
+
+    recipe = recipe or os.environ.get("FORGE_RECIPE")
+    values = load_recipe(recipe) if recipe else None
+    return resolve(flags, recipe=values, recipe_name=recipe or "")

@@ -1,0 +1,42 @@
+"""Commands that take a run directory: by path, or as a `run` record from the pipe before."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from forge_cli.cli._output import COMPARISON_COLUMNS, Output, comparison_rows
+from forge_cli.core.errors import BadRecord
+from forge_cli.core.jsonl import read_records, write_records
+from forge_cli.core.records import Run
+from forge_cli.core.run_dir import RunDir
+
+
+def open_run(source: str, *, need_end: bool = True) -> RunDir:
+    """The run directory named by a path or by the `run` record on stdin ("-")."""
+    if source != "-":
+        return RunDir.load(Path(source))
+    runs = list(read_records("-", Run, need_end=need_end))
+    if len(runs) != 1:
+        raise BadRecord(f"<stdin>: {len(runs)} run records, expected one", "see the stage before")
+    return RunDir.load(Path(runs[0].path))
+
+
+def emit(run: RunDir, output: Output, *, end: bool = True) -> None:
+    """Send the `run` record on, unless a person is looking."""
+    if output.json_lines or not sys.stdout.isatty():
+        write_records([run.as_record()], "-", end=end)
+
+
+def show_comparison(run: RunDir, output: Output) -> None:
+    """The table of base against tuned."""
+    metrics = run.state["metrics"].get("eval")
+    if metrics:
+        flat = {
+            f"{suite}.{metric}": value
+            for suite, found in metrics.items()
+            for metric, value in found.items()
+        }
+        output.table(
+            COMPARISON_COLUMNS, comparison_rows(flat), "Base against tuned, held-out files"
+        )

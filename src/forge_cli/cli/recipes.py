@@ -1,0 +1,41 @@
+"""`forge recipes`: discover, read, copy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forge_cli.core.errors import UsageError
+from forge_cli.recipes import find_recipe, list_recipes
+
+app = typer.Typer(
+    no_args_is_help=True, help="Settings for a model and a machine.\n\nExample: forge recipes ls"
+)
+
+
+@app.command("ls")
+def ls() -> None:
+    """List the recipes, one a line. Example: forge recipes ls"""
+    for name, file in list_recipes().items():
+        first = file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        print(f"{name}\t{first}")
+
+
+@app.command("show")
+def show(name: Annotated[str, typer.Argument(help="Recipe.")]) -> None:
+    """Print a recipe. Example: forge recipes show smollm2-135m"""
+    print(find_recipe(name).read_text(encoding="utf-8"), end="")
+
+
+@app.command("cp")
+def cp(
+    name: Annotated[str, typer.Argument(help="Recipe.")],
+    target: Annotated[Path, typer.Argument(help="File to write.")],
+) -> None:
+    """Copy a recipe to edit it. Example: forge recipes cp smollm2-135m mine.yaml"""
+    if target.exists():
+        raise UsageError(f"{target}: is there already", "choose another name")
+    shutil.copyfile(find_recipe(name), target)

@@ -1,0 +1,90 @@
+"""`forge train`: the whole pipeline over a directory, or training alone over examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forge_cli.cli._options import (
+    Json,
+    Model,
+    NoEnd,
+    Quiet,
+    Recipe,
+    RunPath,
+    Seed,
+    Verbose,
+    settings,
+)
+from forge_cli.cli._output import Output
+from forge_cli.cli._run import emit, show_comparison
+
+
+def train(
+    source: Annotated[str, typer.Argument(help="Repository, examples.jsonl, or - for stdin.")],
+    model: Model = None,
+    recipe: Recipe = None,
+    init: Annotated[str | None, typer.Option(help="pissa or lora.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank r of the adapters.")] = None,
+    bits: Annotated[int | None, typer.Option(help="4, 8, or 16: not quantised.")] = None,
+    loss: Annotated[str | None, typer.Option(help="sft.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the rows.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    max_chars: Annotated[int | None, typer.Option(help="Largest chunk, in bytes.")] = None,
+    distractors: Annotated[int | None, typer.Option(help="Beside each oracle document.")] = None,
+    answer_rows: Annotated[int | None, typer.Option(help="Test rows to answer.")] = None,
+    seed: Seed = None,
+    run: RunPath = None,
+    deploy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Go on: export, deploy under NAME.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, train nothing.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start the run over.")] = False,
+    no_end: NoEnd = False,
+    json_lines: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train on a repository (mine, raft, validate, train, eval) or on examples alone.
+
+    Run again, it resumes. Example: forge train repo/ --steps 200
+    """
+    output = Output(json_lines=json_lines, quiet=quiet)
+    flags = {
+        "model": model,
+        "init": init,
+        "rank": rank,
+        "bits": bits,
+        "loss": loss,
+        "steps": steps,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "max_chars": max_chars,
+        "distractors": distractors,
+        "answer_rows": answer_rows,
+        "seed": seed,
+    }
+    resolved = settings(flags, recipe)
+    from forge_cli import pipeline
+
+    if dry_run:
+        pipeline.plan(source, resolved, output, need_end=not no_end)
+        return
+    done = pipeline.train(
+        source, resolved, run=run, fresh=fresh, need_end=not no_end, reporter=output
+    )
+    show_comparison(done, output)
+    if deploy:
+        pipeline.export(done, resolved.settings, output)
+        pipeline.deploy(done, resolved.settings, name=deploy, dry_run=False, reporter=output)
+        output.next(f"ollama run {deploy}")
+    elif Path(source).is_dir():
+        output.next(f"forge export {done.path}")
+    else:
+        output.next(f"forge eval {done.path}")
+    emit(done, output, end=not no_end)

@@ -1,0 +1,93 @@
+"""`forge validate`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from forge_cli.cli._options import Json, Model, NoEnd, Out, Quiet, Rejects, Seed, Verbose, settings
+from forge_cli.cli._output import Output
+
+if TYPE_CHECKING:
+    from forge_cli.validate import Report
+
+
+def validate(
+    examples: Annotated[str, typer.Argument(help="examples.jsonl, or - for stdin.")] = "-",
+    out: Out = "-",
+    rejects: Rejects = None,
+    report: Annotated[Path | None, typer.Option(help="File for the report, as JSON.")] = None,
+    model: Model = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest row.")] = None,
+    min_examples: Annotated[
+        int | None, typer.Option(help="Gate: fewer sound examples exit 3.")
+    ] = None,
+    max_rejects: Annotated[
+        float | None, typer.Option(help="Gate: a larger rejected share exits 3.")
+    ] = None,
+    seed: Seed = None,
+    no_end: NoEnd = False,
+    json_lines: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Prove that examples are sound and split them by file; rejects come with reasons.
+
+    Example: forge validate examples.jsonl -o sound.jsonl --rejects rejects.jsonl
+    """
+    output = Output(json_lines=json_lines, quiet=quiet)
+    flags = {
+        "model": model,
+        "max_tokens": max_tokens,
+        "min_examples": min_examples,
+        "max_rejects": max_rejects,
+        "seed": seed,
+    }
+    s = settings(flags).settings
+    from forge_cli.core.jsonl import read_records, write_json, write_records
+    from forge_cli.core.records import Example, Verdict
+    from forge_cli.validate import run
+
+    verdicts: list[Verdict] = []
+
+    def show(found: Report) -> None:
+        show_report(output, found)
+        if report:
+            write_json(report, asdict(found))
+
+    try:
+        sound = run(
+            read_records(examples, Example, need_end=not no_end),
+            model=s.model,
+            max_tokens=s.max_tokens,
+            test_share=s.test_share,
+            valid_share=s.valid_share,
+            seed=s.seed,
+            min_examples=s.min_examples,
+            max_rejects=s.max_rejects,
+            on_reject=verdicts.append,
+            on_report=show,
+            reporter=output,
+        )
+    finally:
+        if rejects:
+            write_records(verdicts, rejects)
+    write_records(sound, out, end=not no_end)
+    output.next(f"forge train {out}" if out != "-" else "… | forge train -")
+
+
+def show_report(output: Output, report: Report) -> None:
+    """The report as a line or two."""
+    splits = ", ".join(f"{report.splits.get(s, 0)} {s}" for s in ("train", "valid", "test"))
+    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.kinds.items()))
+    output.note(
+        f"{report.sound} of {report.examples} examples are sound ({splits}); "
+        f"{report.with_oracle:.0%} show the oracle; "
+        f"{report.leaked_documents} documents shared by train and test"
+    )
+    output.note(f"kinds: {kinds}")
+    for check, count in sorted(report.rejects.items()):
+        output.note(f"rejected by {check}: {count}")
