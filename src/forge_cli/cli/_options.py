@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forge_cli.core.config import Resolved, resolve
-from forge_cli.recipes import load_recipe
+if TYPE_CHECKING:
+    from forge_cli.core.config import Resolved
 
 Json = Annotated[
     bool, typer.Option("--json", help="Notes as JSON lines on stderr; results as JSON on stdout.")
@@ -35,7 +35,11 @@ RunPath = Annotated[
 
 def settings(flags: dict[str, Any], recipe: str | None = None) -> Resolved:
     """Flags over environment, files, recipe and defaults; the recipe may come from FORGE_RECIPE."""
+    # Imported here: pydantic and yaml are half of what `forge --help` may cost.
     import os
+
+    from forge_cli.core.config import resolve
+    from forge_cli.recipes import load_recipe
 
     recipe = recipe or os.environ.get("FORGE_RECIPE")
     values = load_recipe(recipe) if recipe else None

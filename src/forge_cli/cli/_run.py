@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forge_cli.cli._output import COMPARISON_COLUMNS, Output, comparison_rows
 from forge_cli.core.errors import BadRecord
-from forge_cli.core.jsonl import read_records, write_records
-from forge_cli.core.records import Run
-from forge_cli.core.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from forge_cli.core.run_dir import RunDir
 
 
 def open_run(source: str, *, need_end: bool = True) -> RunDir:
     """The run directory named by a path or by the `run` record on stdin ("-")."""
+    from forge_cli.core.jsonl import read_records
+    from forge_cli.core.records import Run
+    from forge_cli.core.run_dir import RunDir
+
     if source != "-":
         return RunDir.load(Path(source))
     runs = list(read_records("-", Run, need_end=need_end))
@@ -24,6 +29,8 @@ def open_run(source: str, *, need_end: bool = True) -> RunDir:
 
 def emit(run: RunDir, output: Output, *, end: bool = True) -> None:
     """Send the `run` record on, unless a person is looking."""
+    from forge_cli.core.jsonl import write_records
+
     if output.json_lines or not sys.stdout.isatty():
         write_records([run.as_record()], "-", end=end)
 

@@ -14,18 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from forge_cli import __version__
-from forge_cli.cli import (
-    config,
-    deploy,
-    doctor,
-    eval,
-    export,
-    mine,
-    raft,
-    recipes,
-    train,
-    validate,
-)
+from forge_cli.cli import config, deploy, doctor, export, mine, raft, recipes, train, validate
+from forge_cli.cli import eval as evaluate
 from forge_cli.core.errors import ForgeError
 
 app = typer.Typer(
@@ -69,7 +59,7 @@ for name, function in (
     ("raft", raft.raft),
     ("validate", validate.validate),
     ("train", train.train),
-    ("eval", eval.evaluate),
+    ("eval", evaluate.evaluate),
     ("export", export.export),
     ("deploy", deploy.deploy),
     ("doctor", doctor.doctor),

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from forge_cli.core.errors import UsageError
-from forge_cli.recipes import find_recipe, list_recipes
 
 app = typer.Typer(
     no_args_is_help=True, help="Settings for a model and a machine.\n\nExample: forge recipes ls"
@@ -19,6 +18,8 @@ app = typer.Typer(
 @app.command("ls")
 def ls() -> None:
     """List the recipes, one a line. Example: forge recipes ls"""
+    from forge_cli.recipes import list_recipes
+
     for name, file in list_recipes().items():
         first = file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
         print(f"{name}\t{first}")
@@ -27,6 +28,8 @@ def ls() -> None:
 @app.command("show")
 def show(name: Annotated[str, typer.Argument(help="Recipe.")]) -> None:
     """Print a recipe. Example: forge recipes show smollm2-135m"""
+    from forge_cli.recipes import find_recipe
+
     print(find_recipe(name).read_text(encoding="utf-8"), end="")
 
 
@@ -36,6 +39,8 @@ def cp(
     target: Annotated[Path, typer.Argument(help="File to write.")],
 ) -> None:
     """Copy a recipe to edit it. Example: forge recipes cp smollm2-135m mine.yaml"""
+    from forge_cli.recipes import find_recipe
+
     if target.exists():
         raise UsageError(f"{target}: is there already", "choose another name")
     shutil.copyfile(find_recipe(name), target)
