@@ -27,6 +27,9 @@ class Output:
         self.json_lines = json_lines
         self.quiet = quiet
         self.console: Console = Console(stderr=True, highlight=False)
+        if not self.console.is_terminal:
+            # Redirected output has no width of its own; 80 columns would cut the tables.
+            self.console.width = 120
 
     def note(self, message: str) -> None:
         """A line that a user may want to know."""
@@ -70,9 +73,7 @@ class Output:
             table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
         for row in rows:
             table.add_row(*row)
-        # Redirected output has no width of its own; 80 columns would cut the intervals.
-        width = None if self.console.is_terminal else 110
-        self.console.print(table, width=width)
+        self.console.print(table)
 
 
 class _Lines:

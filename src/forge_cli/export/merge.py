@@ -11,6 +11,8 @@ from forge_cli.models.adapters import LoRALinear
 from forge_cli.models.backend import mx, nn
 from forge_cli.models.quantise import dense_weight, logical_shape
 
+_MATRICES = (nn.Linear, nn.Embedding, nn.QuantizedLinear, nn.QuantizedEmbedding)
+
 
 def merged_weights(model: nn.Module) -> dict[str, Weight]:
     """Every weight by its checkpoint name, computed when it is read.
@@ -26,9 +28,7 @@ def merged_weights(model: nn.Module) -> dict[str, Weight]:
         if isinstance(module, LoRALinear):
             weights[f"{name}.weight"] = _weight(logical_shape(module.base), module.merged)
             module = module.base
-        elif isinstance(module, nn.Linear | nn.Embedding | nn.QuantizedLinear):
-            weights[f"{name}.weight"] = _linear(module)
-        elif isinstance(module, nn.QuantizedEmbedding):
+        elif isinstance(module, _MATRICES):
             weights[f"{name}.weight"] = _linear(module)
         elif "weight" in module:
             weights[f"{name}.weight"] = _plain(module.weight)

@@ -61,13 +61,13 @@ def _body(node: Any, depth: int) -> Any:
 def _python_docstring(node: Any) -> str:
     body = node.child_by_field_name("body")
     first = next((c for c in body.named_children if c.type != "comment"), None) if body else None
-    if first is None or first.type != "expression_statement" or not first.named_children:
-        return ""
-    literal = first.named_children[0]
-    if literal.type != "string":
+    # Grammar versions differ in whether an expression statement wraps the string.
+    if first is not None and first.type == "expression_statement" and first.named_children:
+        first = first.named_children[0]
+    if first is None or first.type != "string":
         return ""
     try:
-        value = ast.literal_eval(literal.text.decode("utf-8"))
+        value = ast.literal_eval(first.text.decode("utf-8"))
     except (ValueError, SyntaxError):
         return ""
     return inspect.cleandoc(value) if isinstance(value, str) else ""

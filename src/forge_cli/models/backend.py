@@ -84,6 +84,11 @@ BLAS = preload_blas()
 import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402
 
+if mx.default_device() == mx.cpu:
+    # Compiled functions (mlx-lm has some) call g++ at run time there: about 20 s for the
+    # first step, and a failure on machines without a compiler.
+    mx.disable_compile()
+
 __all__ = ["BLAS", "compute_dtype", "device_memory", "mx", "nn", "on_gpu", "preload_blas"]
 
 

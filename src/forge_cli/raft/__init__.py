@@ -9,7 +9,7 @@ from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.records import Chunk, Example
 from forge_cli.raft.contexts import Context, form_contexts
-from forge_cli.raft.questions import ask, is_askable
+from forge_cli.raft.questions import ask, callees, is_askable
 from forge_cli.raft.render import answered, refused
 
 
@@ -40,7 +40,7 @@ def run(
             f"none of {len(mined)} chunks is a function, method or class outside the tests",
             "mine a repository that holds code",
         )
-    known = {(chunk.symbol or "").rsplit(".", 1)[-1] for chunk in askable}
+    called = callees(mined)
     contexts = form_contexts(askable, distractors + 1, random.Random(f"{seed}/contexts"))
     others = _elsewhere(contexts)
     rows = 0
@@ -48,7 +48,8 @@ def run(
         for number, context in enumerate(contexts):
             rng = random.Random(f"{seed}/{number}")
             for chunk in context.chunks:
-                for asked in ask(chunk, known, questions, rng):
+                own = called.get((chunk.path, chunk.symbol or ""), set())
+                for asked in ask(chunk, own, questions, rng):
                     away = others[number]
                     if rng.random() < oracle_p or not away:
                         yield answered(context.chunks, chunk, asked)

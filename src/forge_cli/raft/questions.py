@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from forge_cli.core.records import Chunk
@@ -76,17 +76,35 @@ def is_askable(chunk: Chunk) -> bool:
     )
 
 
+def callees(chunks: Sequence[Chunk]) -> dict[tuple[str, str], set[str]]:
+    """(path, symbol) of a caller → last names of the definitions that it calls.
+
+    Only callers whose symbol stands once in the repository: `called_by` names no file.
+    """
+    places: dict[str, set[str]] = {}
+    for chunk in chunks:
+        if chunk.symbol:
+            places.setdefault(chunk.symbol, set()).add(chunk.path)
+    found: dict[tuple[str, str], set[str]] = {}
+    for chunk in chunks:
+        for caller in chunk.called_by:
+            if chunk.symbol and len(paths := places.get(caller, set())) == 1:
+                name = chunk.symbol.rsplit(".", 1)[-1]
+                found.setdefault((next(iter(paths)), caller), set()).add(name)
+    return found
+
+
 def ask(chunk: Chunk, known: set[str], limit: int, rng: random.Random) -> list[Ask]:
     """Up to `limit` questions about a chunk, of different kinds, in random order.
 
     Args:
-        known: last names of the symbols that the repository defines.
+        known: last names of the definitions that the chunk calls, from `callees`.
     """
     facts = read_facts(chunk.text) if chunk.language == "python" else None
     makers: list[Callable[[], Iterator[tuple[str, str, str, list[str]]]]] = [
         lambda: _purpose(chunk),
         lambda: _signature(chunk),
-        lambda: _from_facts(facts, rng),
+        lambda: _from_facts(chunk, facts, rng),
         lambda: _calls(chunk, known),
     ]
     found = []
@@ -117,7 +135,7 @@ def _signature(chunk: Chunk) -> Iterator[tuple[str, str, str, list[str]]]:
 
 
 def _from_facts(
-    facts: Facts | None, rng: random.Random
+    chunk: Chunk, facts: Facts | None, rng: random.Random
 ) -> Iterator[tuple[str, str, str, list[str]]]:
     if facts is None:
         return
@@ -125,8 +143,9 @@ def _from_facts(
         name = rng.choice(sorted(facts.defaults))
         span, value = facts.defaults[name]
         yield "default", name, value, [span]
-    if facts.returns and "\n" not in facts.returns:
-        yield "returns", "", facts.returns, [f"-> {facts.returns}"]
+    if facts.returns not in ("", "None") and "\n" not in facts.returns:
+        declared = find_span(chunk.signature or "", chunk.text)
+        yield "returns", "", facts.returns, [declared]
     if facts.raises:
         yield "raises", "", ", ".join(facts.raises), list(facts.raises.values())
 
@@ -158,5 +177,7 @@ def first_sentence(docstring: str) -> str:
 def find_span(text: str, within: str) -> str:
     """The verbatim span of `within` that reads `text` when white space is folded, or ""."""
     words = [re.escape(word) for word in re.split(r"\s+", text.strip()) if word]
+    if not words:
+        return ""
     match = re.search(r"[\s#/*]*\s".join(words), within)
     return match.group(0) if match else ""
