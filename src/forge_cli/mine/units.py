@@ -78,7 +78,8 @@ def _units(data: bytes, tags: Tags) -> Iterator[_Unit]:
         outer = definition.outer
         start = _with_comments(data, outer)
         end = outer.end_byte
-        if rest := _REST_OF_LINE.match(data, end):
+        # A node that ends with its line (a Markdown section) has no rest.
+        if data[end - 1 : end] != b"\n" and (rest := _REST_OF_LINE.match(data, end)):
             end = rest.end()
         yield _Unit(definition, start, end)
 
