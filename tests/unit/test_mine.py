@@ -46,7 +46,8 @@ SAMPLES = {
         "  int f(int n) { return n; }\n}\n"
     ),
     "a.c": (
-        "#include <stdio.h>\n\n/* Adds. */\nstatic int f(int a, char *b) { return puts(b) + a; }\n\n"
+        "#include <stdio.h>\n\n/* Adds. */\n"
+        "static int f(int a, char *b) { return puts(b) + a; }\n\n"
         "struct K {\n  int x;\n};\n\nchar *m(void) { return f(1, 0); }\n"
     ),
     "a.cpp": (
@@ -145,7 +146,9 @@ def test_awkward_files_lose_nothing(data: bytes, tmp_path: Path) -> None:
 
 
 def test_the_rest_of_a_broken_file_is_mined(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("def f(:\n    x = = 1\n\n\ndef good():\n    return 1\n")
+    (tmp_path / "a.py").write_text(
+        "class A:\n    def f(self):\n        return (\n\n\ndef good():\n    pass\n"
+    )
     assert "good" in {c.symbol for c in mined(tmp_path)}
 
 

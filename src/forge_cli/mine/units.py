@@ -112,6 +112,8 @@ def _nest(units: Iterator[_Unit]) -> list[_Unit]:
     for unit in sorted(units, key=lambda u: (u.start, -u.end)):
         while stack and stack[-1].end <= unit.start:
             stack.pop()
+        while stack and _swallowed(unit, stack[-1]):
+            stack.pop().end = unit.start
         parent = stack[-1] if stack else None
         if parent is not None and (unit.end > parent.end or parent.kind not in CONTAINERS):
             continue  # a local definition, or an overlap after a syntax error
@@ -120,6 +122,13 @@ def _nest(units: Iterator[_Unit]) -> list[_Unit]:
         unit.parent = parent
         stack.append(unit)
     return top
+
+
+def _swallowed(unit: _Unit, by: _Unit) -> bool:
+    """Whether a definition is inside another only because that one's syntax is broken."""
+    own, other = unit.definition.outer, by.definition.outer
+    left = own.start_point[1] <= other.start_point[1]
+    return left and by.kind not in ("namespace", "section") and by.definition.node.has_error
 
 
 def _name(unit: _Unit, parent: _Unit | None) -> None:
