@@ -5,20 +5,30 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from forge_cli.mine.grammar import Definition, Tags
+from forge_cli.mine.imports import import_names
 
 _HEADER_CHARS = 400
 _COMMENT_MARKS = re.compile(
     r"^[ \t]*(/\*\*?|\*/|\*(?!/)|//[/!]?|#+!?)[ \t]?|[ \t]*\*/[ \t]*$", re.MULTILINE
 )
+_ATTRIBUTE = re.compile("attribute_item|decorator|annotation")
+# A literal without escapes says what it says: no need to compile it.
+_PLAIN_STRING = re.compile(
+    r"""(?:[uU]?(?P<q>\"{3}|'{3}|"|')(?P<t>[^\\]*)|[rR](?P<rq>\"{3}|'{3}|"|')(?P<rt>.*))"""
+    r"""(?(q)(?P=q)|(?P=rq))\Z""",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What stands in a definition's own words."""
+    """What stands in a definition's own words; "" where nothing does."""
 
     signature: str
     docstring: str
@@ -36,16 +46,30 @@ def describe(definition: Definition, language: str, data: bytes) -> Facts:
 
 
 def signature(definition: Definition) -> str:
-    """The text of a definition up to its body, on one line."""
+    """The text of a definition up to its body, on one line, without comments."""
     node = definition.node
     body = _body(node, 3)
     end = body.start_byte if body is not None else node.end_byte
-    text = node.text[: end - node.start_byte].decode("utf-8", "replace")
+    raw = node.text[: end - node.start_byte]
+    if b"#" in raw or b"//" in raw or b"/*" in raw:
+        for comment in reversed(list(_comments(node, end))):
+            first, last = comment.start_byte - node.start_byte, comment.end_byte - node.start_byte
+            raw = raw[:first] + b" " + raw[last:]
+    text = raw.decode("utf-8", "replace")
     if body is None:
-        text = text.split("\n", 1)[0]
-    # A comment between the signature and the body is not part of it.
-    text = re.sub(r"(?m)\s(#|//) .*$", "", text)
-    return " ".join(text.split()).rstrip("{: ").removesuffix("=>").rstrip()
+        text = text.split("{", 1)[0] if definition.kind == "class" else text.split("\n", 1)[0]
+    return " ".join(text.split()).rstrip("{: ").removesuffix("=>").rstrip(" =")
+
+
+def _comments(node: Any, end: int) -> Iterator[Any]:
+    """The comments in a node that begin before `end`, in order."""
+    for child in node.children:
+        if child.start_byte >= end:
+            return
+        if "comment" in child.type:
+            yield child
+        else:
+            yield from _comments(child, end)
 
 
 def _body(node: Any, depth: int) -> Any:
@@ -66,8 +90,14 @@ def _python_docstring(node: Any) -> str:
         first = first.named_children[0]
     if first is None or first.type != "string":
         return ""
+    text = first.text.decode("utf-8")
+    if plain := _PLAIN_STRING.match(text):
+        content = plain["t"] if plain["t"] is not None else plain["rt"]
+        return inspect.cleandoc(content.replace("\r\n", "\n"))
     try:
-        value = ast.literal_eval(first.text.decode("utf-8"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an invalid escape in the mined code
+            value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return ""
     return inspect.cleandoc(value) if isinstance(value, str) else ""
@@ -82,8 +112,11 @@ def _comment_above(node: Any, data: bytes) -> str:
         if data[above.end_byte : below.start_byte].count(b"\n") > 1:
             break
         if "comment" in above.type:
-            lines.insert(0, above.text.decode("utf-8", "replace").rstrip("\n"))
-        elif not re.search("attribute_item|decorator|annotation", above.type):
+            line = data[data.rfind(b"\n", 0, above.start_byte) + 1 : above.start_byte]
+            if line.strip():
+                break  # it ends the line of something else
+            lines.insert(0, above.text.decode("utf-8", "replace").replace("\r\n", "\n").rstrip())
+        elif not _ATTRIBUTE.search(above.type):
             break
         below, above = above, above.prev_named_sibling
     return inspect.cleandoc(_COMMENT_MARKS.sub("", "\n".join(lines))).strip()
@@ -94,11 +127,16 @@ def header_for(owner: Definition | None, own: str, tags: Tags, text: str) -> str
     lines = [signature(owner)] if owner and owner.kind != "section" else []
     if own:
         lines.append(own)
-    used = set(re.findall(r"\w+", text))
     size = sum(map(len, lines))
     for statement in tags.imports:
-        names = re.findall(r"\w+", statement.split("import", 1)[-1])
+        if not any(_uses(text, name) for name in import_names(statement)) or statement in text:
+            continue
         size += len(statement)
-        if statement not in text and size <= _HEADER_CHARS and used.intersection(names):
-            lines.append(statement.strip())
+        if size > _HEADER_CHARS:
+            break
+        lines.append(statement)
     return "\n".join(line for line in lines if line)
+
+
+def _uses(text: str, name: str) -> bool:
+    return name in text and re.search(rf"\b{name}\b", text) is not None

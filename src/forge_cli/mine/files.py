@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.records import Verdict, content_id
@@ -15,13 +16,17 @@ from forge_cli.core.records import Verdict, content_id
 _MAX_BYTES = 1_000_000
 # A line this long, or this mean, is generated or minified code.
 _MAX_LINE, _MAX_MEAN_LINE = 5_000, 300
-_SKIPPED_DIRS = {".git", ".forge", "node_modules", ".venv", "venv", "__pycache__"}
+_NEVER = {".git", ".forge"}
+# Only where no git says what belongs to the repository.
+_SKIPPED_DIRS = _NEVER | {"node_modules", ".venv", "venv", "__pycache__"}
 _SECRETS = (
     ".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "*.keystore", "*.jks", "id_rsa*",
     "id_dsa*", "id_ecdsa*", "id_ed25519*", ".netrc", ".npmrc", ".pypirc", "credentials",
-    "*.kdbx", "secrets.*",
+    "*.kdbx", "secrets.y*ml", "secrets.json", "secrets.toml", "secrets.env", "credentials.json",
+    ".git-credentials", ".htpasswd",
 )  # fmt: skip
-_EXAMPLES = ("*.example", "*.sample", "*.template", "*.dist")
+_GIT_PLACES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"}
+_EXAMPLES = ("*.example", "*.sample", "*.template", "*.dist", "*.pub")
 
 
 @dataclass(frozen=True)
@@ -52,47 +57,52 @@ def find_tree(path: Path) -> Tree:
         raise UsageError(f"{path}: no such file or directory", "give the path of a repository")
     path = path.resolve()
     folder = path if path.is_dir() else path.parent
+    root, commit = folder, None
     top = _git(folder, "rev-parse", "--show-toplevel")
-    if top and (listed := _git_files(folder)):
+    listed = _git_files(folder) if top else []
+    # A folder that its repository ignores (a virtual environment) is mined by its own rules.
+    if top and (listed or folder == Path(top.strip())):
         root = Path(top.strip())
         commit = (_git(folder, "rev-parse", "HEAD") or "").strip() or None
-        paths = [os.path.relpath(folder / name, root) for name in listed]
     else:
-        root, commit = folder, None
-        paths = list(_walk(folder))
-    if path.is_file():
-        paths = [os.path.relpath(path, root)]
-    paths = sorted(Path(p).as_posix() for p in paths)
-    paths = [p for p in paths if not _SKIPPED_DIRS & set(p.split("/")[:-1])]
-    ignored = _ignore_spec([root / ".forgeignore"])
+        listed = list(_walk(folder))
+    names = [path.name] if path.is_file() else listed
+    paths = sorted(Path(os.path.relpath(folder / name, root)).as_posix() for name in names)
+    paths = [p for p in paths if not _NEVER & set(p.split("/"))]
+    ignored = _ignore_spec(root / ".forgeignore")
     paths = [p for p in paths if not ignored.match_file(p)]
     if not paths:
         raise ForgeError(f"{path}: no files to mine", "is it empty, or is everything ignored?")
-    return Tree(root, root.name, commit, paths)
+    return Tree(root, root.name or "root", commit, paths)
 
 
 def read(tree: Tree, path: str) -> Source | Verdict:
     """The file's bytes, or the reason why it is left out. Secret files are not opened."""
-    name = path.rsplit("/", 1)[-1]
     file = tree.top / path
-    if _is_secret(name):
+    if not path.isprintable():
+        shown = path.encode("utf-8", "backslashreplace").decode()
+        return _verdict(shown, "name", "its name is not printable UTF-8")
+    if _is_secret(file.name):
         return _verdict(path, "secret", "its name says that it holds secrets; not read")
-    if file.is_symlink():
-        return _verdict(path, "symlink", "a link; its target is mined where it stands")
-    if not file.is_file():
-        return _verdict(path, "missing", "not a file (a submodule, or deleted)")
     try:
+        if file.is_symlink():
+            return _verdict(path, "symlink", "a link; its target is mined where it stands")
+        if file.is_dir():
+            return _verdict(path, "submodule", "a repository of its own; mine it by itself")
+        if not file.is_file():
+            return _verdict(path, "missing", "deleted, or not a regular file")
+        size = file.stat().st_size
+        if size > _MAX_BYTES:
+            return _verdict(path, "size", f"{size} bytes, more than {_MAX_BYTES}", size=size)
         data = file.read_bytes()
     except OSError as error:
-        return _verdict(path, "unreadable", str(error.strerror))
+        return _verdict(path, "unreadable", error.strerror or str(error))
     if reason := _unfit(data):
         return _verdict(path, *reason, size=len(data))
     return Source(path, data)
 
 
 def _unfit(data: bytes) -> tuple[str, str] | None:
-    if len(data) > _MAX_BYTES:
-        return "size", f"{len(data)} bytes, more than {_MAX_BYTES}"
     if b"\0" in data:
         return "binary", "holds NUL bytes"
     try:
@@ -124,32 +134,50 @@ def _verdict(path: str, check: str, reason: str, size: int | None = None) -> Ver
 
 
 def _git(folder: Path, *args: str) -> str | None:
+    # In a git hook these name the hook's repository, not the folder's.
+    environ = {k: v for k, v in os.environ.items() if k not in _GIT_PLACES}
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *args], capture_output=True, text=True, check=False
+            ["git", "-C", str(folder), *args], capture_output=True, check=False, env=environ
         )
-    except FileNotFoundError:
+    except OSError:
         return None
-    return done.stdout if done.returncode == 0 else None
+    return os.fsdecode(done.stdout) if done.returncode == 0 else None
 
 
 def _git_files(folder: Path) -> list[str]:
     out = _git(folder, "ls-files", "-co", "--exclude-standard", "--deduplicate", "-z")
-    return [name for name in (out or "").split("\0") if name and not name.endswith("/")]
+    return [name.rstrip("/") for name in (out or "").split("\0") if name]
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    ignored = _ignore_spec([folder / ".gitignore"])
+    """Files below a folder by the .gitignore of each level; links to folders count as files."""
+    specs: dict[str, list[tuple[Path, Any]]] = {}
     for place, dirs, names in os.walk(folder):
-        dirs[:] = sorted(d for d in dirs if d not in _SKIPPED_DIRS)
-        for name in sorted(names):
-            relative = os.path.relpath(Path(place) / name, folder)
-            if not ignored.match_file(relative):
-                yield relative
+        here = Path(place)
+        rules = list(specs.get(str(here.parent), [])) if here != folder else []
+        if ".gitignore" in names:
+            rules.append((here, _ignore_spec(here / ".gitignore")))
+        specs[place] = rules
+        links = [d for d in dirs if (here / d).is_symlink()]
+        kept = [d for d in dirs if d not in _SKIPPED_DIRS and d not in links]
+        dirs[:] = sorted(d for d in kept if not _is_ignored(here / d, rules, "/"))
+        for name in sorted(names + links):
+            if not _is_ignored(here / name, rules):
+                yield os.path.relpath(here / name, folder)
 
 
-def _ignore_spec(files: list[Path]):  # type: ignore[no-untyped-def]
+def _is_ignored(file: Path, rules: list[tuple[Path, Any]], ending: str = "") -> bool:
+    """Whether the deepest .gitignore that speaks of a file leaves it out."""
+    for base, spec in reversed(rules):
+        verdict = spec.check_file(file.relative_to(base).as_posix() + ending).include
+        if verdict is not None:
+            return bool(verdict)
+    return False
+
+
+def _ignore_spec(file: Path) -> Any:
     import pathspec
 
-    lines = [line for f in files if f.is_file() for line in f.read_text().splitlines()]
-    return pathspec.GitIgnoreSpec.from_lines(lines)
+    lines = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    return pathspec.GitIgnoreSpec.from_lines(lines.splitlines())

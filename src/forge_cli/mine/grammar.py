@@ -7,6 +7,7 @@ to), `@reference.call`, `@import`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -37,8 +38,13 @@ _TEXT_NAMES = {"Makefile", "Dockerfile", "LICENSE", "NOTICE", "CHANGELOG", "AUTH
 
 _BY_SUFFIX = {suffix: name for name, (_, suffixes) in LANGUAGES.items() for suffix in suffixes}
 
+_CPP_ONLY = re.compile(
+    rb"^[ \t]*(class\s+\w+[^;]*\{|namespace\b|template\s*<|(public|private|protected)\s*:)",
+    re.MULTILINE,
+)
+
 # Kinds that hold other definitions and may be opened.
-CONTAINERS = {"class", "namespace", "section"}
+CONTAINERS = {"class", "implementation", "namespace", "section"}
 _WRAPPERS = {
     "decorated_definition", "export_statement", "template_declaration", "ambient_declaration",
     "declaration_list_item", "friend_declaration",
@@ -73,6 +79,12 @@ def language_of(path: str) -> str | None:
     return "text" if pure.suffix.lower() in _TEXT or pure.name in _TEXT_NAMES else None
 
 
+def refine(language: str, path: str, data: bytes) -> str:
+    """The language, where only the content can tell: a `.h` may hold C++."""
+    is_cpp = language == "c" and path.endswith(".h") and _CPP_ONLY.search(data)
+    return "cpp" if is_cpp else language
+
+
 def check_languages(langs: tuple[str, ...]) -> None:
     """Raise UsageError for a name that is not in `LANGUAGES` (or "text")."""
     for lang in langs:
@@ -99,7 +111,7 @@ def parse(data: bytes, language: str) -> tuple[Any, Tags]:
                 tags.definitions.append(definition)
         for node in captures.get("reference.call", ()):
             tags.calls.append((node.start_byte, _text(node)))
-        tags.imports += [_text(node) for node in captures.get("import", ())]
+        tags.imports += [_import(node) for node in captures.get("import", ())]
     tags.definitions.sort(key=lambda d: (d.outer.start_byte, -d.outer.end_byte))
     tags.calls.sort()
     return root, tags
@@ -110,9 +122,17 @@ def _definition(captures: dict[str, list[Any]], kind: str) -> Definition:
     outer = node
     while outer.parent is not None and outer.parent.type in _WRAPPERS:
         outer = outer.parent
-    name = " ".join(_text(captures["name"][0]).split()).replace("::", ".")
+    name = ".".join(" ".join(_text(captures["name"][0]).split()).split("::"))
+    if kind != "definition.section":
+        name = re.sub(r"<.*>$", "", name).replace(".prototype.", ".")
+        name = name.removeprefix("module.exports.").removeprefix("exports.")
     scope = _text(captures["scope"][0]) if "scope" in captures else ""
     return Definition(node, outer, kind.removeprefix("definition."), name, scope)
+
+
+def _import(node: Any) -> str:
+    # A line of Go's import ( … ) block alone does not say that it is one.
+    return f"import {_text(node)}" if node.type == "import_spec" else _text(node).strip()
 
 
 def _text(node: Any) -> str:

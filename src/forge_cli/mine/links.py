@@ -3,52 +3,122 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from forge_cli.core.records import Chunk
 
 _TEST = re.compile(r"(^|/)(tests?|__tests__)/|(^|/)test_[^/]*$|_test\.[^/]*$|\.(test|spec)\.[^/]*$")
+# What a call hangs on (`receiver.name(`), and what shows that a name is called.
+_RECEIVER = re.compile(r"(\w*)[^\w\n]?[)\]}\"'?!]*\s*(?:\.|::|->)\s*\Z")
+_CALLED = re.compile(r"\s*(?:\(|<|::<|!)")
+_OWN = {"self", "this", "cls", "Self", "super"}
+# Methods that every language's strings and collections have: `d.get(…)` says nothing.
+_COMMON = {
+    *dir(str), *dir(bytes), *dir(dict), *dir(list), *dir(set), "push", "map", "filter", "len",
+    "concat", "slice", "has", "forEach", "toString", "size", "contains", "isEmpty", "clone",
+    "unwrap", "iter", "push_back", "begin", "end", "String", "Error", "call", "apply", "bind",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A definition that a call may mean."""
+
+    index: int
+    path: str
+    scope: str  # the symbol without its last name
+    is_method: bool
+    # Names that a call of it may hang on: its module, package and class.
+    places: frozenset[str]
 
 
 def link(chunks: Sequence[Chunk]) -> list[Chunk]:
     """The same chunks with `called_by` and `tests` set.
 
-    A call is resolved to the definition of that name in the same file, else to the only
-    one in the repository. An ambiguous name is left alone: a wrong link is worse than none.
+    A call is resolved to the definition of that name in the same class or file, else to the
+    only one in the repository. An ambiguous name is left alone: a wrong link is worse than
+    none.
     """
-    by_name: dict[str, list[int]] = {}
+    by_name: dict[str, list[_Target]] = {}
     for index, chunk in enumerate(chunks):
-        if chunk.symbol and chunk.part == 1 and chunk.kind in ("function", "method", "class"):
-            by_name.setdefault(chunk.symbol.rsplit(".", 1)[-1], []).append(index)
-    called_by: dict[int, list[str]] = {}
-    tests: dict[int, list[str]] = {}
+        if target := _as_target(index, chunk):
+            by_name.setdefault((chunk.symbol or "").rsplit(".", 1)[-1], []).append(target)
+    called_by: dict[int, set[str]] = {}
+    tests: dict[int, set[str]] = {}
     for caller in chunks:
-        for name in caller.calls:
-            candidates = by_name.get(name, [])
-            # `open(…)` is not a call of some class's method `open`.
-            if not re.search(rf"[.>:]{re.escape(name)}\s*[(<]", caller.text):
-                candidates = [index for index in candidates if chunks[index].kind != "method"]
-            target = _resolve(candidates, caller, chunks)
-            if target is None or chunks[target].id == caller.id or not caller.symbol:
-                continue
-            into = tests if _TEST.search(caller.path) else called_by
-            into.setdefault(target, []).append(caller.symbol)
-    return [
-        chunk.model_copy(
-            update={
-                "called_by": sorted(set(called_by.get(index, []))),
-                "tests": sorted(set(tests.get(index, []))),
-            }
-        )
-        if index in called_by or index in tests
-        else chunk
-        for index, chunk in enumerate(chunks)
-    ]
+        if caller.symbol is None:
+            continue
+        into = tests if _TEST.search(caller.path) else called_by
+        for index in _called(caller, by_name):
+            if (chunks[index].path, chunks[index].symbol) != (caller.path, caller.symbol):
+                into.setdefault(index, set()).add(caller.symbol)
+    linked = list(chunks)
+    for index in called_by.keys() | tests.keys():
+        callers = {
+            "called_by": sorted(called_by.get(index, ())),
+            "tests": sorted(tests.get(index, ())),
+        }
+        linked[index] = linked[index].model_copy(update=callers)
+    return linked
 
 
-def _resolve(candidates: list[int], caller: Chunk, chunks: Sequence[Chunk]) -> int | None:
-    same_file = [index for index in candidates if chunks[index].path == caller.path]
-    for found in (same_file, candidates):
+def _as_target(index: int, chunk: Chunk) -> _Target | None:
+    """Definitions, each once: a class has no signature but where it begins."""
+    if chunk.symbol is None or chunk.part > 1:
+        return None
+    if chunk.kind not in ("function", "method") and not (chunk.kind == "class" and chunk.signature):
+        return None
+    path = PurePosixPath(chunk.path)
+    scope = chunk.symbol.rpartition(".")[0]
+    places = frozenset({path.stem, path.parent.name, scope.rpartition(".")[2]} - {""})
+    return _Target(index, chunk.path, scope, chunk.kind == "method", places)
+
+
+def _called(caller: Chunk, by_name: dict[str, list[_Target]]) -> Iterator[int]:
+    for name in caller.calls:
+        candidates = by_name.get(name)
+        if not candidates:
+            continue
+        for receiver in _receivers(caller.text, name):
+            index = _resolve(candidates, name, receiver, caller)
+            if index is not None:
+                yield index
+
+
+def _receivers(text: str, name: str) -> set[str | None]:
+    """What the calls of a name hang on: a name, "" for an expression, None for nothing."""
+    found: set[str | None] = set()
+    at = text.find(name)
+    while at != -1:
+        end = at + len(name)
+        bare = at == 0 or not (text[at - 1].isalnum() or text[at - 1] == "_")
+        if bare and _CALLED.match(text, end):
+            hangs = _RECEIVER.search(text, max(0, at - 60), at)
+            found.add(hangs[1] if hangs else None)
+        at = text.find(name, end)
+    return found
+
+
+def _resolve(
+    candidates: list[_Target], name: str, receiver: str | None, caller: Chunk
+) -> int | None:
+    """The one candidate of the caller's class, else of its file, else of the repository."""
+    scope = (caller.symbol or "").rpartition(".")[0]
+    if receiver is None:
+        # `open(…)` is no call of some class's method `open`, but for Java and C++ inside it.
+        inside = scope if caller.language in ("java", "cpp") else ""
+        fitting = [t for t in candidates if not t.is_method or (inside and t.scope == inside)]
+    elif receiver in _OWN:
+        fitting = [t for t in candidates if t.is_method]
+    else:
+        known = [t for t in candidates if receiver in t.places]
+        guess = [] if name in _COMMON else [t for t in candidates if t.is_method]
+        fitting = known or guess
+    same_file = [t for t in fitting if t.path == caller.path]
+    same_class = [t for t in same_file if scope and t.scope == scope]
+    for found in (same_class, same_file, fitting):
         if len(found) == 1:
-            return found[0]
+            return found[0].index
     return None

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import Any
+
+# Added to the depth of what stands right under its comment: a cut there tears the two.
+_UNDER_COMMENT = 1 << 10
+_NO_STATEMENT = 1 << 16
 
 
 def line_starts(data: bytes) -> list[int]:
@@ -17,8 +22,8 @@ def line_starts(data: bytes) -> list[int]:
     return starts
 
 
-def statement_depths(root: Any, data: bytes) -> dict[int, int]:
-    """Start of a line → depth of the outermost node that begins there.
+def statement_depths(root: Any, data: bytes, first: int, last: int) -> dict[int, int]:
+    """Start of a line → depth of the outermost node that begins there, for first..last.
 
     A cut before a shallow node parts two statements; a cut before a deep one parts the
     arguments of a call.
@@ -26,14 +31,17 @@ def statement_depths(root: Any, data: bytes) -> dict[int, int]:
     depths: dict[int, int] = {}
     cursor = root.walk()
     depth = 0
+    comment_end = -1  # where the line after the last comment of its own line begins
     while True:
         node = cursor.node
         start = data.rfind(b"\n", 0, node.start_byte) + 1
-        if not data[start : node.start_byte].strip():
-            depths.setdefault(start, depth)
+        if start not in depths and not data[start : node.start_byte].strip():
+            depths[start] = depth + (_UNDER_COMMENT if start == comment_end else 0)
+            if "comment" in node.type:
+                comment_end = data.find(b"\n", node.end_byte - 1) + 1
         # Only nodes of several lines can hold another line's start.
-        inside = node.start_point[0] != node.end_point[0] and cursor.goto_first_child()
-        if inside:
+        near = node.start_byte < last and node.end_byte > first
+        if near and node.start_point[0] != node.end_point[0] and cursor.goto_first_child():
             depth += 1
             continue
         while not cursor.goto_next_sibling():
@@ -50,20 +58,19 @@ def cut(
     Args:
         starts: where lines begin. depths: of the statements that begin at some of them.
     """
-    from bisect import bisect_left, bisect_right
-
-    pieces = []
+    ranges = []
     while end - start > limit:
         window = starts[bisect_right(starts, start) : bisect_left(starts, start + limit + 1)]
-        # Not too early, or the pieces would be crumbs.
+        # Neither too early nor right before the end, or the ranges would be crumbs.
         late = [at for at in window if at - start >= limit // 3] or window
+        late = [at for at in late if end - at >= limit // 5] or late
         if late:
-            best = min(late, key=lambda at: (depths.get(at, 1 << 16), -at))
+            best = min(late, key=lambda at: (depths.get(at, _NO_STATEMENT), -at))
         else:
             best = start + limit
             while data[best] & 0xC0 == 0x80:  # inside a UTF-8 sequence
                 best -= 1
-        pieces.append((start, best))
+        ranges.append((start, best))
         start = best
-    pieces.append((start, end))
-    return pieces
+    ranges.append((start, end))
+    return ranges

@@ -1,26 +1,23 @@
-"""From a parsed file to chunks that cover it: definitions whole, gaps between them kept."""
+"""From the tags of a file to pieces that cover it: definitions whole, gaps between them kept."""
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from forge_cli.core.records import Chunk, content_id
-from forge_cli.mine.describe import describe, header_for
-from forge_cli.mine.files import Source
-from forge_cli.mine.grammar import CONTAINERS, Definition, Tags, parse
-from forge_cli.mine.split import cut, line_starts, statement_depths
+from forge_cli.mine.grammar import CONTAINERS, Definition, Tags
 
 _LEADING = re.compile("comment|attribute_item|decorator|annotation|pragma")
 # What may follow a definition on its last line and still belongs to it.
 _REST_OF_LINE = re.compile(rb"[ \t]*[;,]?[ \t]*((#|//)[^\n]*|/\*[^\n]*\*/[ \t]*)?\r?(\n|$)")
+# What is left of a container after its last member: no document in its own right.
+_CLOSING = re.compile(rb"[\s})\];,]*\Z|\s*end\s*\Z")
 
 
 @dataclass
-class _Unit:
+class Unit:
     """A definition with the range that it claims and what it holds."""
 
     definition: Definition
@@ -28,75 +25,77 @@ class _Unit:
     end: int
     symbol: str = ""
     kind: str = ""
-    parent: _Unit | None = None
-    children: list[_Unit] = field(default_factory=list)
+    parent: Unit | None = None
+    children: list[Unit] = field(default_factory=list)
 
 
-@dataclass
-class _Piece:
-    """A range of the file that becomes a chunk, or several."""
+@dataclass(frozen=True)
+class Piece:
+    """A range of the file that becomes a chunk, or several.
+
+    role: "whole" is a definition; "head" the opening of a container, up to its first member;
+    "gap" what stands between definitions (`unit` is then the container, or None).
+    """
 
     start: int
     end: int
     kind: str
-    unit: _Unit | None
+    unit: Unit | None
+    role: Literal["whole", "head", "gap"]
 
 
-def cut_file(source: Source, language: str, repo: str, limit: int) -> list[Chunk]:
-    """Chunks of one file, in order, disjoint and covering all its bytes.
+def find_pieces(data: bytes, tags: Tags, limit: int) -> list[Piece]:
+    """Pieces of a file, in order, disjoint and covering all its bytes.
 
     Args:
-        limit: largest chunk, in bytes of UTF-8.
+        limit: largest chunk, in bytes; what is larger is opened here or cut later.
     """
-    data = source.data
-    if not data:
-        return []
-    starts = line_starts(data)
-    if language == "text":
-        root, tags, units = None, Tags(), []
-    else:
-        root, tags = parse(data, language)
-        units = _nest(_units(data, tags))
-    pieces = list(_pieces(data, units, 0, len(data), None, limit))
-    depths: dict[int, int] | None = None
-    chunks = []
-    for piece in _absorb_blank(data, pieces):
-        ranges = [(piece.start, piece.end)]
-        if piece.end - piece.start > limit:
-            if depths is None:
-                depths = statement_depths(root, data) if root is not None else {}
-            ranges = cut(data, piece.start, piece.end, limit, starts, depths)
-        for part, (start, end) in enumerate(ranges, 1):
-            chunks.append(
-                _chunk(source, language, repo, tags, piece, start, end, part, len(ranges), starts)
-            )
-    return chunks
+    units = _nest(_units(data, tags))
+    pieces = _pieces(units, 0, len(data), None, limit)
+    return _absorb(data, list(pieces), limit)
 
 
-def _units(data: bytes, tags: Tags) -> Iterator[_Unit]:
+def _units(data: bytes, tags: Tags) -> Iterator[Unit]:
     for definition in tags.definitions:
         outer = definition.outer
         start = _with_comments(data, outer)
         end = outer.end_byte
-        # A node that ends with its line (a Markdown section) has no rest.
+        # A node that ends with its line (a Markdown section) has no rest of the line.
         if data[end - 1 : end] != b"\n" and (rest := _REST_OF_LINE.match(data, end)):
             end = rest.end()
-        yield _Unit(definition, start, end)
+        yield Unit(definition, start, end)
 
 
 def _with_comments(data: bytes, node: Any) -> int:
     """Where the definition begins, with the comments and attributes right above it."""
     start = _line_start(data, node.start_byte)
-    above = node.prev_named_sibling
+    above = _above(node)
     while above is not None and _LEADING.search(above.type):
         between = data[above.end_byte : start]
+        # Some grammars count a comment's newline as part of it.
+        newlines = between.count(b"\n") + (data[above.end_byte - 1 : above.end_byte] == b"\n")
         own_line = _line_start(data, above.start_byte)
-        blank_line = between.strip() or between.count(b"\n") > 1
-        if blank_line or data[own_line : above.start_byte].strip():
+        if between.strip() or newlines > 1 or data[own_line : above.start_byte].strip():
+            break
+        # A comment that ends the line of something else belongs to that.
+        if own_line and data[own_line - 1 : own_line] != b"\n":
             break
         start = own_line
-        above = above.prev_named_sibling
+        above = _above(above)
     return start
+
+
+def _above(node: Any) -> Any:
+    """The node before this one; the first node of a body looks above the body.
+
+    In Python the comment over a class's first member stands outside the class's block.
+    """
+    while node.prev_named_sibling is None:
+        parent = node.parent
+        if parent is None or parent.start_byte != node.start_byte:
+            return None
+        node = parent
+    return node.prev_named_sibling
 
 
 def _line_start(data: bytes, at: int) -> int:
@@ -105,10 +104,10 @@ def _line_start(data: bytes, at: int) -> int:
     return at if data[start:at].strip() else start
 
 
-def _nest(units: Iterator[_Unit]) -> list[_Unit]:
+def _nest(units: Iterator[Unit]) -> list[Unit]:
     """Put units into those that contain them; name them; drop what is inside functions."""
-    top: list[_Unit] = []
-    stack: list[_Unit] = []
+    top: list[Unit] = []
+    stack: list[Unit] = []
     for unit in sorted(units, key=lambda u: (u.start, -u.end)):
         while stack and stack[-1].end <= unit.start:
             stack.pop()
@@ -124,108 +123,63 @@ def _nest(units: Iterator[_Unit]) -> list[_Unit]:
     return top
 
 
-def _swallowed(unit: _Unit, by: _Unit) -> bool:
+def _swallowed(unit: Unit, by: Unit) -> bool:
     """Whether a definition is inside another only because that one's syntax is broken."""
     own, other = unit.definition.outer, by.definition.outer
     left = own.start_point[1] <= other.start_point[1]
     return left and by.kind not in ("namespace", "section") and by.definition.node.has_error
 
 
-def _name(unit: _Unit, parent: _Unit | None) -> None:
+def _name(unit: Unit, parent: Unit | None) -> None:
     definition = unit.definition
     scope = definition.scope or (parent.symbol if parent else "")
     unit.symbol = f"{scope}.{definition.name}" if scope else definition.name
     unit.kind = definition.kind
-    if unit.kind == "function" and parent is not None and parent.kind == "class":
+    inside = parent is not None and parent.kind in ("class", "implementation")
+    # `Foo::bar` and `Foo.prototype.bar` are methods that stand outside their class.
+    if unit.kind == "function" and (inside or "." in definition.name):
         unit.kind = "method"
 
 
 def _pieces(
-    data: bytes, units: list[_Unit], start: int, end: int, owner: _Unit | None, limit: int
-) -> Iterator[_Piece]:
+    units: list[Unit], start: int, end: int, owner: Unit | None, limit: int
+) -> Iterator[Piece]:
     """Ranges of start..end: whole units, opened containers, and the gaps between."""
     at = start
-    gap = owner.kind if owner else "module"
+    kind = owner.kind if owner else "module"
     for unit in units:
         if unit.start < at:
             continue
         if unit.start > at:
-            yield _Piece(at, unit.start, gap, owner)
+            yield Piece(at, unit.start, kind, owner, "head" if owner and at == start else "gap")
         # A class of some size is opened, so that each method can be asked about.
         if unit.children and unit.end - unit.start > limit // 2:
-            yield from _pieces(data, unit.children, unit.start, unit.end, unit, limit)
+            yield from _pieces(unit.children, unit.start, unit.end, unit, limit)
         else:
-            yield _Piece(unit.start, unit.end, unit.kind, unit)
+            yield Piece(unit.start, unit.end, unit.kind, unit, "whole")
         at = unit.end
     if at < end:
-        yield _Piece(at, end, gap, owner)
+        yield Piece(at, end, kind, owner, "head" if owner and at == start else "gap")
 
 
-def _absorb_blank(data: bytes, pieces: list[_Piece]) -> list[_Piece]:
-    """Give blank gaps to the piece before them (the first one to the piece after)."""
-    kept: list[_Piece] = []
+def _absorb(data: bytes, pieces: list[Piece], limit: int) -> list[Piece]:
+    """Give blank gaps and closing brackets to a neighbour that stays within `limit`."""
+    kept: list[Piece] = []
     for piece in pieces:
-        blank = not data[piece.start : piece.end].strip()
-        if kept and (blank or not data[kept[-1].start : kept[-1].end].strip()):
-            last = kept.pop()
-            heir = last if blank else piece
-            piece = _Piece(last.start, piece.end, heir.kind, heir.unit)
+        if kept:
+            last = kept[-1]
+            size = piece.end - last.start
+            # A piece that is too large anyway is cut anyway.
+            room = size <= limit or last.end - last.start > limit
+            if room and piece.role == "gap" and _CLOSING.match(data, piece.start, piece.end):
+                kept[-1] = replace(last, end=piece.end)
+                continue
+            if _is_blank(data, last) and (size <= limit or piece.end - piece.start > limit):
+                kept[-1] = replace(piece, start=last.start)
+                continue
         kept.append(piece)
     return kept
 
 
-def _chunk(
-    source: Source,
-    language: str,
-    repo: str,
-    tags: Tags,
-    piece: _Piece,
-    start: int,
-    end: int,
-    part: int,
-    parts: int,
-    starts: list[int],
-) -> Chunk:
-    text = source.data[start:end].decode("utf-8")
-    unit = piece.unit
-    whole = unit is not None and piece.kind == unit.kind and not _is_gap(piece)
-    facts = describe(unit.definition, language, source.data) if whole and unit else None
-    owner = unit.parent if whole and unit else unit
-    own_signature = facts.signature if facts and part > 1 else ""
-    first = bisect_left(tags.calls, (start, ""))
-    calls = []
-    for at, name in tags.calls[first:]:
-        if at >= end:
-            break
-        calls.append(name)
-    kind = piece.kind
-    if language in ("text", "markdown") and kind == "module":
-        kind = "text"
-    return Chunk(
-        id=content_id(source.path, start, text),
-        repo=repo,
-        path=source.path,
-        language=language,
-        start_byte=start,
-        end_byte=end,
-        start_line=bisect_left(starts, start + 1),
-        end_line=bisect_left(starts, end),
-        kind=kind,
-        symbol=unit.symbol if unit else None,
-        signature=(facts.signature or None) if facts else None,
-        docstring=(facts.docstring or None) if facts else None,
-        header=header_for(owner.definition if owner else None, own_signature, tags, text),
-        text=text,
-        part=part,
-        parts=parts,
-        calls=list(dict.fromkeys(calls)),
-    )
-
-
-def _is_gap(piece: _Piece) -> bool:
-    """Whether a piece is what is left of an opened container."""
-    return (
-        piece.unit is not None
-        and (piece.start > piece.unit.start or piece.end < piece.unit.end)
-        and bool(piece.unit.children)
-    )
+def _is_blank(data: bytes, piece: Piece) -> bool:
+    return not data[piece.start : piece.end].strip()

@@ -3,7 +3,7 @@
 (enum_item name: (type_identifier) @name) @definition.class
 (union_item name: (type_identifier) @name) @definition.class
 (trait_item name: (type_identifier) @name) @definition.class
-(impl_item type: (_) @name) @definition.class
+(impl_item type: (_) @name) @definition.implementation
 (mod_item name: (identifier) @name body: (_)) @definition.namespace
 (macro_definition name: (identifier) @name) @definition.function
 

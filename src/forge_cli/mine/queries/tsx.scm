@@ -1,7 +1,7 @@
 (function_declaration name: (identifier) @name) @definition.function
 (generator_function_declaration name: (identifier) @name) @definition.function
 (class_declaration name: (type_identifier) @name) @definition.class
-(method_definition name: (_) @name) @definition.method
+(class_body (method_definition name: (_) @name) @definition.method)
 (lexical_declaration
   (variable_declarator
     name: (identifier) @name
@@ -10,6 +10,14 @@
   (variable_declarator
     name: (identifier) @name
     value: [(arrow_function) (function_expression)])) @definition.function
+(class_body
+  (public_field_definition
+    name: (_) @name
+    value: [(arrow_function) (function_expression)]) @definition.method)
+(expression_statement
+  (assignment_expression
+    left: (member_expression) @name
+    right: [(arrow_function) (function_expression)])) @definition.function
 
 (call_expression function: (identifier) @reference.call)
 (call_expression function: (member_expression property: (property_identifier) @reference.call))

@@ -1,0 +1,87 @@
+"""From the pieces of a file to its chunks: oversized ones cut, each described."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from forge_cli.core.records import Chunk, content_id
+from forge_cli.mine.describe import Facts, describe, header_for
+from forge_cli.mine.files import Source
+from forge_cli.mine.grammar import Tags, parse
+from forge_cli.mine.split import cut, line_starts, statement_depths
+from forge_cli.mine.units import Piece, find_pieces
+
+
+def cut_file(
+    source: Source, language: str, repo: str, limit: int, commit: str | None = None
+) -> list[Chunk]:
+    """Chunks of one file, in order, disjoint and covering all its bytes.
+
+    Args:
+        limit: largest chunk, in bytes of UTF-8.
+    """
+    data = source.data
+    if not data:
+        return []
+    starts = line_starts(data)
+    root, tags = parse(data, language) if language != "text" else (None, Tags())
+    chunks: list[Chunk] = []
+    for piece in find_pieces(data, tags, limit):
+        ranges = [(piece.start, piece.end)]
+        if piece.end - piece.start > limit:
+            place = piece.start, piece.end
+            depths = statement_depths(root, data, *place) if root is not None else {}
+            ranges = cut(data, piece.start, piece.end, limit, starts, depths)
+        chunks += _chunks(source, language, repo, commit, tags, piece, ranges, starts)
+    return chunks
+
+
+def _chunks(
+    source: Source,
+    language: str,
+    repo: str,
+    commit: str | None,
+    tags: Tags,
+    piece: Piece,
+    ranges: list[tuple[int, int]],
+    starts: list[int],
+) -> Iterator[Chunk]:
+    unit = piece.unit
+    facts, owner = Facts("", ""), unit
+    if unit is not None and piece.role != "gap":
+        facts = describe(unit.definition, language, source.data)
+        owner = unit.parent
+    kind = piece.kind
+    if kind == "module" and language in ("text", "markdown"):
+        kind = "text"
+    for part, (start, end) in enumerate(ranges, 1):
+        text = source.data[start:end].decode("utf-8")
+        repeated = facts.signature if part > 1 else ""
+        yield Chunk(
+            id=content_id(source.path, start, text),
+            repo=repo,
+            path=source.path,
+            language=language,
+            start_byte=start,
+            end_byte=end,
+            start_line=bisect_left(starts, start + 1),
+            end_line=bisect_left(starts, end),
+            kind=kind,
+            symbol=unit.symbol if unit else None,
+            signature=facts.signature or None,
+            docstring=facts.docstring or None,
+            header=header_for(owner.definition if owner else None, repeated, tags, text),
+            text=text,
+            part=part,
+            parts=len(ranges),
+            calls=_calls(tags, start, end),
+            commit=commit,
+        )
+
+
+def _calls(tags: Tags, start: int, end: int) -> list[str]:
+    """The names called in start..end, each once, in order."""
+    first = bisect_left(tags.calls, (start, ""))
+    last = bisect_left(tags.calls, (end, ""))
+    return list(dict.fromkeys(name for _, name in tags.calls[first:last]))

@@ -1,0 +1,149 @@
+"""The whole way, for real, on a tiny random model: pipe, resume, export, deploy."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tiny_train import save_model
+
+FORGE = [sys.executable, "-m", "forge_cli"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a repository, a tiny model and a config that names it."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "repo").mkdir()
+    for n in range(24):
+        (folder / "repo" / f"m{n:02}.py").write_text(
+            "\n\n".join(
+                f'def job_{n}_{i}(a, b={i}):\n    """Does job {n} {i} of it."""\n'
+                f"    return a * {n} + b\n"
+                for i in range(3)
+            )
+        )
+    save_model(folder / "model", max_position_embeddings=8192)
+    (folder / "forge.yaml").write_text(
+        f"model: {folder / 'model'}\nmax_tokens: 4096\nrank: 4\nlayers: 0\ndistractors: 1\n"
+        "questions: 2\nsteps: 6\nvalid_every: 2\nvalid_rows: 4\neval_rows: 12\nanswer_rows: 4\n"
+        "quant: [f16]\n"
+    )
+    return folder
+
+
+def run(place: Path, *args: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*FORGE, *args],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def last_run(stdout: str) -> dict[str, object]:
+    records = [json.loads(line) for line in stdout.splitlines()]
+    assert [r["record"] for r in records] == ["run", "end"]
+    return dict(records[0])
+
+
+def test_one_command_then_export_and_deploy(place: Path) -> None:
+    done = run(place, "train", "repo")
+    assert done.returncode == 0, done.stderr
+    record = last_run(done.stdout)
+    loss = record["metrics"]["eval"]["raft"]["answer_loss"]  # type: ignore[index]
+    assert {"base", "tuned", "difference", "low", "high", "n", "clusters", "verdict"} == set(loss)
+    assert "answer_loss" in done.stderr and "next: forge export" in done.stderr
+    folder = place / ".forge" / "runs" / "repo"
+    for name in ("run.json", "metrics.jsonl", "data/chunks.jsonl", "eval/raft.jsonl"):
+        assert (folder / name).is_file()
+    assert (place / ".forge" / ".gitignore").read_text() == "*\n"
+
+    again = run(place, "train", "repo")
+    assert again.returncode == 0 and "already trained" in again.stderr
+    other = run(place, "train", "repo", "--rank", "2")
+    assert other.returncode == 2 and "rank 4 → 2" in other.stderr
+
+    exported = run(place, "export", str(folder))
+    assert exported.returncode == 0, exported.stderr
+    assert "prompt tokens equal" in exported.stderr
+    parity = last_run(exported.stdout)["metrics"]["export"]["parity.f16"]  # type: ignore[index]
+    assert parity["tokens_equal"] and parity["top1_agreement"] >= 0.99
+
+    dry = run(place, "deploy", str(folder), "--name", "tiny", "--dry-run")
+    assert dry.returncode == 0 and (folder / "export" / "Modelfile").is_file()
+    absent = run(place, "deploy", str(folder), "--name", "tiny", "--host", "http://127.0.0.1:9")
+    assert absent.returncode == 1 and "no Ollama server" in absent.stderr
+    assert (folder / "export" / "Modelfile").is_file()
+
+
+def test_the_same_through_a_pipe(place: Path) -> None:
+    forge = " ".join(FORGE)
+    stages = ["mine repo", "raft", "validate", "train -", "eval -", "export -"]
+    stages += ["deploy - --name x --dry-run"]
+    script = "set -o pipefail; " + " | ".join(f"{forge} {stage}" for stage in stages)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=place, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    record = last_run(done.stdout)
+    assert record["metrics"]["deploy"]["dry_run"] is True  # type: ignore[index]
+    assert "answer_loss" in done.stderr
+
+
+def test_ctrl_c_and_again(place: Path) -> None:
+    args = [*FORGE, "train", "repo", "--run", "stopped", "--steps", "60"]
+    process = subprocess.Popen(args, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    metrics = place / "stopped" / "metrics.jsonl"
+    for _ in range(1200):
+        rows = metrics.read_text().splitlines() if metrics.exists() else []
+        if sum('"learning_rate"' in row for row in rows) >= 3 or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate()
+    assert process.returncode == 130, stderr
+    assert b"goes on from it" in stderr and b"Traceback" not in stderr
+    again = subprocess.run(args, cwd=place, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "resuming after step" in again.stderr
+    steps = [
+        json.loads(row)["step"]
+        for row in metrics.read_text().splitlines()
+        if "learning_rate" in row
+    ]
+    assert steps == list(range(1, 61))
+
+
+def test_dry_run_writes_nothing(place: Path) -> None:
+    done = run(place, "train", "repo", "--run", "planned", "--dry-run")
+    assert done.returncode == 0 and "would train" in done.stderr
+    assert not (place / "planned").exists()
+
+
+def test_rows_without_splits_are_refused(place: Path) -> None:
+    run(place, "mine", "repo", "-o", "c.jsonl")
+    run(place, "raft", "c.jsonl", "-o", "e.jsonl")
+    done = run(place, "train", "e.jsonl")
+    assert done.returncode == 1 and "run forge validate first" in done.stderr
+
+
+def test_examples_run(place: Path) -> None:
+    """Each shipped example is run; here on the tiny model through the same settings."""
+    root = Path(__file__).parents[2]
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for script in sorted((root / "examples").glob("*.sh")):
+        if script.name == "demo.sh":  # minutes long: `make demo`
+            continue
+        args = ["bash", str(script), "repo"]
+        done = subprocess.run(args, cwd=place, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
