@@ -12,6 +12,7 @@ from typing import Any
 
 from forge_cli.mine.grammar import Definition, Tags
 from forge_cli.mine.imports import import_names
+from forge_cli.mine.words import occurrences
 
 _HEADER_CHARS = 400
 _COMMENT_MARKS = re.compile(
@@ -129,14 +130,14 @@ def header_for(owner: Definition | None, own: str, tags: Tags, text: str) -> str
         lines.append(own)
     size = sum(map(len, lines))
     for statement in tags.imports:
-        if not any(_uses(text, name) for name in import_names(statement)) or statement in text:
+        used = any(
+            name in text and any(True for _ in occurrences(text, name))
+            for name in import_names(statement)
+        )
+        if not used or statement in text:
             continue
         size += len(statement)
         if size > _HEADER_CHARS:
             break
         lines.append(statement)
     return "\n".join(line for line in lines if line)
-
-
-def _uses(text: str, name: str) -> bool:
-    return name in text and re.search(rf"\b{name}\b", text) is not None

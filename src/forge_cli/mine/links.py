@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from forge_cli.core.records import Chunk
+from forge_cli.mine.words import occurrences
 
 _TEST = re.compile(r"(^|/)(tests?|__tests__)/|(^|/)test_[^/]*$|_test\.[^/]*$|\.(test|spec)\.[^/]*$")
 # What a call hangs on (`receiver.name(`), and what shows that a name is called.
-_RECEIVER = re.compile(r"(\w*)[^\w\n]?[)\]}\"'?!]*\s*(?:\.|::|->)\s*\Z")
+_RECEIVER = re.compile(r"(\w*)[?!]?\s*(?:\.|::|->)\s*\Z")
 _CALLED = re.compile(r"\s*(?:\(|<|::<|!)")
 _OWN = {"self", "this", "cls", "Self", "super"}
 # Methods that every language's strings and collections have: `d.get(…)` says nothing.
@@ -90,14 +91,12 @@ def _called(caller: Chunk, by_name: dict[str, list[_Target]]) -> Iterator[int]:
 def _receivers(text: str, name: str) -> set[str | None]:
     """What the calls of a name hang on: a name, "" for an expression, None for nothing."""
     found: set[str | None] = set()
-    at = text.find(name)
-    while at != -1:
-        end = at + len(name)
-        bare = at == 0 or not (text[at - 1].isalnum() or text[at - 1] == "_")
-        if bare and _CALLED.match(text, end):
-            hangs = _RECEIVER.search(text, max(0, at - 60), at)
+    for at in occurrences(text, name):
+        if _CALLED.match(text, at + len(name)):
+            hangs = None
+            if text[max(0, at - 60) : at].rstrip()[-1:] in (".", ":", ">"):
+                hangs = _RECEIVER.search(text, max(0, at - 60), at)
             found.add(hangs[1] if hangs else None)
-        at = text.find(name, end)
     return found
 
 
