@@ -22,7 +22,7 @@ class A(Base):
         # first
         r"""Splits at \\d.
 
-            Indented.
+        Indented.
         """
         return self.g() + os.getcwd()
 
@@ -143,7 +143,7 @@ CASES: dict[str, tuple[str, dict[str, tuple[str, str | None, str | None, str]]]]
             "A.f": (
                 "method",
                 'def f(self, sep=" # ", *, k: int = 1) -> str',
-                "Splits at \\d.\n\n    Indented.",
+                "Splits at \\d.\n\nIndented.",
                 "    # about f",
             ),
             "A.g": ("method", 'def g(a="x: #1")', 'It\'s "g".', "    # about g\n    @static"),
@@ -223,6 +223,8 @@ CASES: dict[str, tuple[str, dict[str, tuple[str, str | None, str | None, str]]]]
         },
     ),
 }
+# Small enough that the sample's class is opened.
+LIMITS = {"a.js": 200, "a.jsx": 200}
 CASES["a.jsx"] = CASES["a.js"]
 CASES["a.tsx"] = CASES["a.ts"]
 
@@ -235,7 +237,7 @@ def mined(folder: Path, name: str, text: str, limit: int = 100) -> list[Chunk]:
 @pytest.mark.parametrize("name", CASES)
 def test_symbols_kinds_signatures_docstrings(name: str, tmp_path: Path) -> None:
     text, wanted = CASES[name]
-    chunks = mined(tmp_path, name, text, 260)
+    chunks = mined(tmp_path, name, text, LIMITS.get(name, 260))
     assert "".join(chunk.text for chunk in chunks) == text
     found = {
         chunk.symbol: (chunk.kind, chunk.signature, chunk.docstring, chunk.text)
@@ -267,7 +269,7 @@ def test_a_header_holds_the_class_and_only_the_imports_in_use(tmp_path: Path) ->
     ):
         folder = tmp_path / f"{name}.{symbol}"
         folder.mkdir()
-        found = {c.symbol: c for c in mined(folder, name, text, 260)}
+        found = {c.symbol: c for c in mined(folder, name, text, LIMITS.get(name, 260))}
         assert found[symbol].header == header
 
 
@@ -310,7 +312,10 @@ def test_a_header_file_of_cpp_is_not_read_as_c(tmp_path: Path) -> None:
 
 
 def test_crlf_and_bom_leave_the_facts_alone(tmp_path: Path) -> None:
-    text = '\ufeffdef f(a,\r\n      b=1):\r\n    """One.\r\n\r\n    Two.\r\n    """\r\n    return a\r\n'
+    text = (
+        "\ufeffdef f(a,\r\n      b=1):\r\n"
+        '    """One.\r\n\r\n    Two.\r\n    """\r\n    return a\r\n'
+    )
     (tmp_path / "a.py").write_bytes(text.encode())
     (chunk,) = mine.run(tmp_path)
     assert chunk.text == text

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from forge_cli.mine.grammar import CONTAINERS, Definition, Tags
 
 _LEADING = re.compile("comment|attribute_item|decorator|annotation|pragma")
+_BOM = b"\xef\xbb\xbf"
 # What may follow a definition on its last line and still belongs to it.
 _REST_OF_LINE = re.compile(rb"[ \t]*[;,]?[ \t]*((#|//)[^\n]*|/\*[^\n]*\*/[ \t]*)?\r?(\n|$)")
 # What is left of a container after its last member: no document in its own right.
@@ -50,20 +51,42 @@ def find_pieces(data: bytes, tags: Tags, limit: int) -> list[Piece]:
     Args:
         limit: largest chunk, in bytes; what is larger is opened here or cut later.
     """
-    units = _nest(_units(data, tags))
-    pieces = _pieces(units, 0, len(data), None, limit)
+    units = [*_units(data, tags), *_sections(data, tags)]
+    pieces = _pieces(_nest(units), 0, len(data), None, limit)
     return _absorb(data, list(pieces), limit)
 
 
 def _units(data: bytes, tags: Tags) -> Iterator[Unit]:
     for definition in tags.definitions:
+        if definition.kind == "section":
+            continue
         outer = definition.outer
         start = _with_comments(data, outer)
         end = outer.end_byte
-        # A node that ends with its line (a Markdown section) has no rest of the line.
+        # A node that ends with its line has no rest of the line.
         if data[end - 1 : end] != b"\n" and (rest := _REST_OF_LINE.match(data, end)):
             end = rest.end()
         yield Unit(definition, start, end)
+
+
+def _sections(data: bytes, tags: Tags) -> Iterator[Unit]:
+    """Each heading with what stands below it, up to one of its level or a higher one.
+
+    The grammar's own sections end at `# Heading` only, not at underlined headings.
+    """
+    headings = [
+        (_line_start(data, d.node.start_byte), _heading_level(d.node), d)
+        for d in tags.definitions
+        if d.kind == "section" and d.node.parent.type in ("section", "document")
+    ]
+    for index, (start, level, definition) in enumerate(headings):
+        later = (at for at, other, _ in headings[index + 1 :] if other <= level)
+        yield Unit(definition, start, next(later, len(data)))
+
+
+def _heading_level(node: Any) -> int:
+    marks = (re.search(r"_h(\d)_", child.type) for child in node.children)
+    return next((int(mark[1]) for mark in marks if mark), 1)
 
 
 def _with_comments(data: bytes, node: Any) -> int:
@@ -101,10 +124,10 @@ def _above(node: Any) -> Any:
 def _line_start(data: bytes, at: int) -> int:
     """The start of the line if only white space stands before `at`, else `at`."""
     start = data.rfind(b"\n", 0, at) + 1
-    return at if data[start:at].strip() else start
+    return at if data[start:at].removeprefix(_BOM).strip() else start
 
 
-def _nest(units: Iterator[Unit]) -> list[Unit]:
+def _nest(units: list[Unit]) -> list[Unit]:
     """Put units into those that contain them; name them; drop what is inside functions."""
     top: list[Unit] = []
     stack: list[Unit] = []
@@ -182,4 +205,4 @@ def _absorb(data: bytes, pieces: list[Piece], limit: int) -> list[Piece]:
 
 
 def _is_blank(data: bytes, piece: Piece) -> bool:
-    return not data[piece.start : piece.end].strip()
+    return not data[piece.start : piece.end].removeprefix(_BOM).strip()

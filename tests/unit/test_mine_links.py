@@ -1,0 +1,93 @@
+"""Mining: calls are linked where one definition can be meant, and else not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forge_cli import mine
+
+
+def linked(root: Path, **files: str) -> dict[str, tuple[list[str], list[str]]]:
+    """symbol (with its file where it is not alone) → (called_by, tests)."""
+    for name, text in files.items():
+        path = root / (name.replace("__", "/") + ".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for chunk in mine.run(root, max_chars=80):
+        if chunk.part == 1 and chunk.symbol and chunk.signature:
+            name = f"{chunk.path}:{chunk.symbol}" if chunk.symbol in found else chunk.symbol
+            found[name] = (chunk.called_by, chunk.tests)
+    return found
+
+
+CACHE = (
+    "class Cache:\n    def get(self, k):\n        return self.load(k)\n\n"
+    "    def load(self, k):\n        return k\n\n    def evict(self):\n        return None\n"
+)
+
+
+def test_the_same_file_goes_before_the_repository(tmp_path: Path) -> None:
+    found = linked(
+        tmp_path,
+        a="def f():\n    return 1\n\n\ndef g():\n    return f()\n",
+        b="def f():\n    return 2\n\n\ndef h():\n    return f()\n",
+    )
+    assert found["f"] == (["g"], []) and found["b.py:f"] == (["h"], [])
+
+
+def test_an_ambiguous_name_is_left_alone(tmp_path: Path) -> None:
+    found = linked(
+        tmp_path, a="def f():\n    return 1\n", b="def f():\n    return 2\n", c="def g(): f()\n"
+    )
+    assert found["f"] == ([], []) and found["b.py:f"] == ([], [])
+
+
+def test_the_only_one_in_the_repository_is_linked_and_tests_apart(tmp_path: Path) -> None:
+    found = linked(
+        tmp_path,
+        a="def f():\n    return 1\n",
+        b="def g():\n    return f()\n",
+        tests__test_a="def test_f():\n    assert f()\n",
+    )
+    assert found["f"] == (["g"], ["test_f"])
+
+
+def test_self_means_the_class(tmp_path: Path) -> None:
+    other = CACHE.replace("Cache", "Store")
+    found = linked(tmp_path, a=CACHE + "\n\n" + other)
+    assert found["Cache.load"] == (["Cache.get"], [])
+    assert found["Store.load"] == (["Store.get"], [])
+
+
+def test_a_dictionary_is_not_a_cache(tmp_path: Path) -> None:
+    found = linked(
+        tmp_path,
+        a=CACHE,
+        b="def g(d):\n    return d.get(1)\n",
+        c="def h(c):\n    return c.evict()\n",
+        d="def i(c):\n    return Cache.get(c, 1)\n",
+    )
+    assert found["Cache.get"] == (["i"], []), "d.get(1) may be any mapping's"
+    assert found["Cache.evict"] == (["h"], [])
+
+
+def test_a_module_of_another_name_is_not_meant(tmp_path: Path) -> None:
+    found = linked(
+        tmp_path,
+        codec="def dumps(x):\n    return x\n",
+        b="import json\n\n\ndef g(x):\n    return json.dumps(x)\n",
+        c="import codec\n\n\ndef h(x):\n    return codec.dumps(x)\n",
+    )
+    assert found["dumps"] == (["h"], [])
+
+
+def test_making_an_object_calls_the_class_that_was_opened(tmp_path: Path) -> None:
+    found = linked(tmp_path, a=CACHE, b="def g():\n    return Cache()\n")
+    assert found["Cache"] == (["g"], [])
+
+
+def test_a_part_does_not_call_its_own_function(tmp_path: Path) -> None:
+    body = "".join(f"    x = {number} + f(x - 1)\n" for number in range(20))
+    found = linked(tmp_path, a=f"def f(x):\n{body}    return x\n")
+    assert found["f"] == ([], [])
