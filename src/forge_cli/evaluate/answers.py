@@ -16,6 +16,8 @@ from forge_cli.models.shared_context import group_rows, lm_head, token_losses
 
 _BATCH = 16
 _MAX_ROWS = 8
+# A base model that does not know when to stop would fill any limit.
+_MAX_ANSWER = 160
 
 
 def by_context(examples: Sequence[Example]) -> list[list[int]]:
@@ -56,7 +58,7 @@ def generate(
     to say after that cannot mend it.
     """
     rows = [tokenise(loaded.tokenizer, example.messages) for example in examples]
-    limit = max(32, round(1.5 * max(row.supervised for row in rows)))
+    limit = min(_MAX_ANSWER, max(32, round(1.5 * max(row.supervised for row in rows))))
     texts = [""] * len(examples)
     with reporter.task(f"{name}: answers", len(examples)) as task:
         for batch in _batches(by_context(examples)):
