@@ -20,6 +20,8 @@ from forge_cli.core.records import Chunk, Verdict
 from forge_cli.mine.chunks import cut_file
 from forge_cli.mine.files import Source
 from forge_cli.mine.grammar import LANGUAGES
+from forge_cli.mine.links import link
+from forge_cli.mine.words import occurrences
 
 TREES = {
     "forge": Path(forge_cli.__file__).parent,
@@ -156,6 +158,13 @@ def test_damaged_sources_keep_the_contract(language: str) -> None:
         assert b"".join(chunk.text.encode() for chunk in chunks) == data
         ends = [0, *(chunk.end_byte for chunk in chunks)]
         assert [chunk.start_byte for chunk in chunks] == ends[:-1]
+        assert all(name for chunk in chunks for name in [chunk.symbol or "-", *chunk.calls])
+        assert [chunk.id for chunk in link(chunks)] == [chunk.id for chunk in chunks]
+
+
+def test_a_word_that_is_empty_stands_nowhere() -> None:
+    assert list(occurrences("a b a_b ab b", "b")) == [2, 11]
+    assert list(occurrences("a b", "")) == []
 
 
 def test_processes_and_runs_give_the_same_chunks_and_rejects(tmp_path: Path) -> None:

@@ -91,3 +91,26 @@ def test_a_part_does_not_call_its_own_function(tmp_path: Path) -> None:
     body = "".join(f"    x = {number} + f(x - 1)\n" for number in range(20))
     found = linked(tmp_path, a=f"def f(x):\n{body}    return x\n")
     assert found["f"] == ([], [])
+
+
+def test_names_that_a_grammar_only_supposes_are_no_names(tmp_path: Path) -> None:
+    """Valid C++ in which the grammar puts an identifier of no characters."""
+    (tmp_path / "a.hpp").write_text("enum : unsigned {\n  Bits = 1,\n};\n")
+    (tmp_path / "b.hpp").write_text(
+        "class K {\n MACRO size_t operator->() const\n  { return __bit; }\n\n"
+        " MACRO int operator&() const\n  { return 1; }\n};\n"
+    )
+    for chunk in mine.run(tmp_path):
+        assert chunk.symbol != "" and "" not in chunk.calls
+
+
+def test_a_name_that_is_everywhere_is_linked_in_its_own_file_alone(tmp_path: Path) -> None:
+    for number in range(150):
+        (tmp_path / f"m{number}.py").write_text(
+            f"def run():\n    return 1\n\n\ndef go{number}():\n    return run()\n"
+        )
+    (tmp_path / "z.py").write_text("def other():\n    return run()\n")
+    chunks = list(mine.run(tmp_path, jobs=1))
+    for chunk in chunks:
+        if chunk.symbol == "run":
+            assert chunk.called_by == [f"go{chunk.path[1:-3]}"]

@@ -106,11 +106,13 @@ def parse(data: bytes, language: str) -> tuple[Any, Tags]:
             definition = _definition(captures, kinds[0])
             place = (definition.node.start_byte, definition.node.end_byte)
             # Two patterns may match one node; nested twins of one range are one thing.
-            if place not in seen:
+            # What the grammar only supposes to be there, in broken code, has no name.
+            if place not in seen and definition.name:
                 seen.add(place)
                 tags.definitions.append(definition)
         for node in captures.get("reference.call", ()):
-            tags.calls.append((node.start_byte, _text(node)))
+            if node.end_byte > node.start_byte:
+                tags.calls.append((node.start_byte, _text(node)))
         tags.imports += [_import(node) for node in captures.get("import", ())]
     tags.definitions.sort(key=lambda d: (d.outer.start_byte, -d.outer.end_byte))
     tags.calls.sort()

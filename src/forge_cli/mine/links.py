@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from forge_cli.core.records import Chunk
@@ -14,6 +14,7 @@ _TEST = re.compile(r"(^|/)(tests?|__tests__)/|(^|/)test_[^/]*$|_test\.[^/]*$|\.(
 # What a call hangs on (`receiver.name(`), and what shows that a name is called.
 _RECEIVER = re.compile(r"(\w*)[?!]?\s*(?:\.|::|->)\s*\Z")
 _CALLED = re.compile(r"\s*(?:\(|<|::<|!)")
+_MOST_CANDIDATES = 100
 _OWN = {"self", "this", "cls", "Self", "super"}
 # Methods that every language's strings and collections have: `d.get(…)` says nothing.
 _COMMON = {
@@ -35,6 +36,18 @@ class _Target:
     places: frozenset[str]
 
 
+@dataclass
+class _Named:
+    """The definitions of one name: all, and by file."""
+
+    all: list[_Target] = field(default_factory=list)
+    by_path: dict[str, list[_Target]] = field(default_factory=dict)
+
+    def add(self, target: _Target) -> None:
+        self.all.append(target)
+        self.by_path.setdefault(target.path, []).append(target)
+
+
 def link(chunks: Sequence[Chunk]) -> list[Chunk]:
     """The same chunks with `called_by` and `tests` set.
 
@@ -42,10 +55,11 @@ def link(chunks: Sequence[Chunk]) -> list[Chunk]:
     only one in the repository. An ambiguous name is left alone: a wrong link is worse than
     none.
     """
-    by_name: dict[str, list[_Target]] = {}
+    by_name: dict[str, _Named] = {}
     for index, chunk in enumerate(chunks):
         if target := _as_target(index, chunk):
-            by_name.setdefault((chunk.symbol or "").rsplit(".", 1)[-1], []).append(target)
+            name = (chunk.symbol or "").rsplit(".", 1)[-1]
+            by_name.setdefault(name, _Named()).add(target)
     called_by: dict[int, set[str]] = {}
     tests: dict[int, set[str]] = {}
     for caller in chunks:
@@ -77,15 +91,13 @@ def _as_target(index: int, chunk: Chunk) -> _Target | None:
     return _Target(index, chunk.path, scope, chunk.kind == "method", places)
 
 
-def _called(caller: Chunk, by_name: dict[str, list[_Target]]) -> Iterator[int]:
+def _called(caller: Chunk, by_name: dict[str, _Named]) -> Iterator[int]:
     for name in caller.calls:
-        candidates = by_name.get(name)
-        if not candidates:
-            continue
-        for receiver in _receivers(caller.text, name):
-            index = _resolve(candidates, name, receiver, caller)
-            if index is not None:
-                yield index
+        if named := by_name.get(name):
+            for receiver in _receivers(caller.text, name):
+                index = _resolve(named, name, receiver, caller)
+                if index is not None:
+                    yield index
 
 
 def _receivers(text: str, name: str) -> set[str | None]:
@@ -100,24 +112,32 @@ def _receivers(text: str, name: str) -> set[str | None]:
     return found
 
 
-def _resolve(
-    candidates: list[_Target], name: str, receiver: str | None, caller: Chunk
-) -> int | None:
+def _resolve(named: _Named, name: str, receiver: str | None, caller: Chunk) -> int | None:
     """The one candidate of the caller's class, else of its file, else of the repository."""
     scope = (caller.symbol or "").rpartition(".")[0]
-    if receiver is None:
-        # `open(…)` is no call of some class's method `open`, but for Java and C++ inside it.
-        inside = scope if caller.language in ("java", "cpp") else ""
-        fitting = [t for t in candidates if not t.is_method or (inside and t.scope == inside)]
-    elif receiver in _OWN:
-        fitting = [t for t in candidates if t.is_method]
-    else:
-        known = [t for t in candidates if receiver in t.places]
-        guess = [] if name in _COMMON else [t for t in candidates if t.is_method]
-        fitting = known or guess
-    same_file = [t for t in fitting if t.path == caller.path]
-    same_class = [t for t in same_file if scope and t.scope == scope]
-    for found in (same_class, same_file, fitting):
+    same_file = _fitting(named.by_path.get(caller.path, []), name, receiver, caller)
+    same_class = [target for target in same_file if scope and target.scope == scope]
+    for found in (same_class, same_file):
         if len(found) == 1:
             return found[0].index
-    return None
+    # Of a name that is everywhere, looking through all would take the square of the files.
+    if same_file or len(named.all) > _MOST_CANDIDATES:
+        return None
+    everywhere = _fitting(named.all, name, receiver, caller)
+    return everywhere[0].index if len(everywhere) == 1 else None
+
+
+def _fitting(
+    candidates: list[_Target], name: str, receiver: str | None, caller: Chunk
+) -> list[_Target]:
+    """The candidates that a call through `receiver` (None: a bare name) can mean."""
+    if receiver is None:
+        # `open(…)` is no call of some class's method `open`, but for Java and C++ inside it.
+        scope = (caller.symbol or "").rpartition(".")[0]
+        inside = scope if caller.language in ("java", "cpp") else ""
+        return [t for t in candidates if not t.is_method or (inside and t.scope == inside)]
+    if receiver in _OWN:
+        return [t for t in candidates if t.is_method]
+    if known := [t for t in candidates if receiver in t.places]:
+        return known
+    return [] if name in _COMMON else [t for t in candidates if t.is_method]

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 
 def occurrences(text: str, word: str) -> Iterator[int]:
-    """Where `word` stands in `text` as a whole identifier."""
+    """Where `word` (not empty) stands in `text` as a whole identifier."""
     size = len(word)
-    at = text.find(word)
+    at = text.find(word) if word else -1
     while at != -1:
         end = at + size
         before = at > 0 and (text[at - 1].isalnum() or text[at - 1] == "_")
