@@ -1,8 +1,7 @@
 """Attention for the CPU, in place of MLX's fused one, which falls back to slow generic code there.
 
 Same function, two savings: heads that share keys (GQA) are folded into one GEMM, and
-causal queries run in blocks over only the keys they see. `benchmarks/attention.py` times
-both side by side.
+causal queries run in blocks over only the keys they see.
 """
 
 from __future__ import annotations
