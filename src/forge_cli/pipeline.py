@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge_cli.core.answer_form import SYSTEM
 from forge_cli.core.config import Resolved, Settings
@@ -15,6 +15,9 @@ from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import read_records, write_records
 from forge_cli.core.records import Chunk, Example, Verdict
 from forge_cli.core.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from forge_cli.validate import Report
 
 RUNS = Path(".forge") / "runs"
 
@@ -38,9 +41,10 @@ def train(
     if source != "-" and Path(source).is_dir():
         path = Path(source).resolve()
         directory = _open(path.name or "root", str(path), resolved, run, fresh)
-        with_data(directory, path, resolved.settings, reporter)
-        fit(directory, resolved.settings, reporter)
-        evaluate(directory, reporter)
+        with directory.locked():
+            with_data(directory, path, resolved.settings, reporter)
+            fit(directory, resolved.settings, reporter)
+            judge(directory, reporter)
         return directory
     if source != "-" and not Path(source).exists():
         raise UsageError(
@@ -50,11 +54,12 @@ def train(
     digest = hashlib.sha256("".join(e.id + str(e.split) for e in examples).encode()).hexdigest()
     name = Path(source).stem if source != "-" else f"stdin-{digest[:8]}"
     directory = _open(name, f"sha256:{digest}", resolved, run, fresh)
-    if not directory.is_done("data"):
-        _check_splits(examples, source)
-        write_records(examples, directory.file("data", "examples.jsonl"))
-        directory.finish("data", examples=len(examples))
-    fit(directory, resolved.settings, reporter)
+    with directory.locked():
+        if not directory.is_done("data"):
+            _check_splits(examples, source)
+            write_records(examples, directory.file("data", "examples.jsonl"))
+            directory.finish("data", examples=len(examples))
+        fit(directory, resolved.settings, reporter)
     return directory
 
 
@@ -135,13 +140,15 @@ def validated(
     s: Settings,
     reporter: Reporter,
     on_reject: Callable[[Verdict], None] | None = None,
+    on_report: Callable[[Report], None] | None = None,
 ) -> list[Example]:
-    """The validate stage with these settings."""
+    """The validate stage with these settings; the report's summary is noted."""
     from forge_cli import validate
 
-    def report(found: validate.Report) -> None:
-        splits = ", ".join(f"{found.splits.get(x, 0)} {x}" for x in ("train", "valid", "test"))
-        reporter.note(f"{found.sound} of {found.examples} examples are sound ({splits})")
+    def report(found: Report) -> None:
+        reporter.note(found.lines()[0])
+        if on_report:
+            on_report(found)
 
     return validate.run(
         examples,
@@ -201,6 +208,12 @@ def _train_settings(s: Settings) -> dict[str, Any]:
 
 def evaluate(run: RunDir, reporter: Reporter, *, answer_rows: int | None = None) -> None:
     """The eval stage on the run's test rows."""
+    with run.locked():
+        judge(run, reporter, answer_rows=answer_rows)
+
+
+def judge(run: RunDir, reporter: Reporter, *, answer_rows: int | None = None) -> None:
+    """The eval stage, in a run that is locked."""
     from forge_cli import evaluate as stage
 
     s = Settings(**run.state["settings"])
@@ -238,17 +251,18 @@ def export(run: RunDir, s: Settings, reporter: Reporter) -> None:
     from forge_cli import export as stage
 
     _need(run, "train", "forge train")
-    files, facts = stage.run(
-        adapters=run.path / "adapters",
-        out=run.path / "export",
-        name=run.path.name,
-        quants=s.quant,
-        held_out=test_rows(run),
-        parity=s.parity,
-        reporter=reporter,
-    )
-    run.record(export=run.state["metrics"].get("export", {}) | facts)
-    run.add_files([str(file) for file in files])
+    with run.locked():
+        files, facts = stage.run(
+            adapters=run.path / "adapters",
+            out=run.path / "export",
+            name=run.path.name,
+            quants=s.quant,
+            held_out=test_rows(run),
+            parity=s.parity,
+            reporter=reporter,
+        )
+        run.record(export=run.state["metrics"].get("export", {}) | facts)
+        run.add_files([str(file) for file in files])
 
 
 def deploy(run: RunDir, s: Settings, *, name: str, dry_run: bool, reporter: Reporter) -> None:

@@ -182,3 +182,19 @@ def test_only_runs_are_cleared_and_broken_ones_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({})[:-1])
     with pytest.raises(ForgeError, match=r"run.json:1"):
         RunDir.load(tmp_path)
+
+
+def test_one_process_at_a_time_works_in_a_run(tmp_path: Path) -> None:
+    run = RunDir.open(tmp_path / "run", {}, source="repo")
+    other = (
+        "import sys; from pathlib import Path; from forge_cli.core.run_dir import RunDir\n"
+        "with RunDir.load(Path(sys.argv[1])).locked(): print('in')"
+    )
+    args = [sys.executable, "-c", other, str(run.path)]
+    with run.locked():
+        busy = subprocess.run(args, capture_output=True, text=True, check=False)
+        with pytest.raises(ForgeError, match="another forge works"):
+            RunDir.open(run.path, {"rank": 1}, fresh=True)
+    assert busy.returncode == 1 and "another forge works in this run" in busy.stderr
+    free = subprocess.run(args, capture_output=True, text=True, check=False)
+    assert free.stdout == "in\n"

@@ -29,19 +29,12 @@ def mine(
     """
     output = Output(json_lines=json_lines, quiet=quiet)
     s = settings({"lang": lang, "max_chars": max_chars, "jobs": jobs}).settings
+    from forge_cli import pipeline
     from forge_cli.core.jsonl import write_records
     from forge_cli.core.records import Verdict
-    from forge_cli.mine import run
 
     verdicts: list[Verdict] = []
-    chunks = run(
-        path,
-        langs=s.lang,
-        max_chars=s.max_chars,
-        jobs=s.jobs,
-        on_reject=verdicts.append,
-        reporter=output,
-    )
+    chunks = pipeline.mine_chunks(path, s, output, verdicts.append)
     write_records(chunks, out, end=not no_end)
     if rejects:
         write_records(verdicts, rejects)

@@ -36,17 +36,10 @@ def raft(
         "seed": seed,
     }
     s = settings(flags).settings
+    from forge_cli import pipeline
     from forge_cli.core.jsonl import read_records, write_records
     from forge_cli.core.records import Chunk
-    from forge_cli.raft import run
 
-    examples = run(
-        read_records(chunks, Chunk, need_end=not no_end),
-        distractors=s.distractors,
-        oracle_p=s.oracle_p,
-        questions=s.questions,
-        seed=s.seed,
-        reporter=output,
-    )
-    write_records(examples, out, end=not no_end)
+    given = read_records(chunks, Chunk, need_end=not no_end)
+    write_records(pipeline.make_examples(given, s, output), out, end=not no_end)
     output.next(f"forge validate {out} -o sound.jsonl" if out != "-" else "… | forge validate")

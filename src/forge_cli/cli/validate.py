@@ -47,47 +47,23 @@ def validate(
         "seed": seed,
     }
     s = settings(flags).settings
+    from forge_cli import pipeline
     from forge_cli.core.jsonl import read_records, write_json, write_records
     from forge_cli.core.records import Example, Verdict
-    from forge_cli.validate import run
 
     verdicts: list[Verdict] = []
 
-    def show(found: Report) -> None:
-        show_report(output, found)
+    def keep(found: Report) -> None:
+        for line in found.lines()[1:]:
+            output.note(line)
         if report:
             write_json(report, asdict(found))
 
+    given = read_records(examples, Example, need_end=not no_end)
     try:
-        sound = run(
-            read_records(examples, Example, need_end=not no_end),
-            model=s.model,
-            max_tokens=s.max_tokens,
-            test_share=s.test_share,
-            valid_share=s.valid_share,
-            seed=s.seed,
-            min_examples=s.min_examples,
-            max_rejects=s.max_rejects,
-            on_reject=verdicts.append,
-            on_report=show,
-            reporter=output,
-        )
+        sound = pipeline.validated(given, s, output, verdicts.append, keep)
     finally:
         if rejects:
             write_records(verdicts, rejects)
     write_records(sound, out, end=not no_end)
     output.next(f"forge train {out}" if out != "-" else "… | forge train -")
-
-
-def show_report(output: Output, report: Report) -> None:
-    """The report as a line or two."""
-    splits = ", ".join(f"{report.splits.get(s, 0)} {s}" for s in ("train", "valid", "test"))
-    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.kinds.items()))
-    output.note(
-        f"{report.sound} of {report.examples} examples are sound ({splits}); "
-        f"{report.with_oracle:.0%} show the oracle; "
-        f"{report.leaked_documents} documents shared by train and test"
-    )
-    output.note(f"kinds: {kinds}")
-    for check, count in sorted(report.rejects.items()):
-        output.note(f"rejected by {check}: {count}")

@@ -43,7 +43,11 @@ class Chunk(Record):
     calls: list[str] = Field(default_factory=list, description="names called in the text")
     called_by: list[str] = Field(default_factory=list, description="symbols that call this one")
     tests: list[str] = Field(default_factory=list, description="test symbols that use this one")
-    commit: str | None = Field(default=None, description="HEAD when mined")
+    commit: str | None = Field(default=None, description="the last commit that touched the file")
+    committed: str | None = Field(default=None, description="when that was, ISO 8601")
+    history: list[str] = Field(
+        default_factory=list, description="subjects of the file's last commits, newest first"
+    )
 
 
 class Document(Record):
@@ -85,6 +89,7 @@ class Origin(Record):
     chunk: str = Field(description="id of the chunk that holds the answer")
     path: str = Field(default="", description="the chunk's file, which decides the split")
     teacher: str | None = None
+    committed: str | None = Field(default=None, description="when the chunk last changed")
 
 
 class Example(Record):

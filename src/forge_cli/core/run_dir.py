@@ -4,7 +4,7 @@ run.json       settings with their origins, versions, model, stages done, metric
 data/          chunks.jsonl  examples.jsonl  valid.jsonl  rejects.jsonl
 checkpoints/   adapters and optimiser state, to resume from
 adapters/      the best checkpoint, to evaluate and export
-metrics.jsonl  one row per optimiser step
+metrics.jsonl  one row per optimiser step, with the validation loss where one was taken
 eval/ export/  what those stages wrote
 """
 
@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ class RunDir:
         if fresh and path.exists():
             if not (path / "run.json").exists():
                 raise UsageError(f"{path}: not a run directory", "--fresh only clears a run")
-            shutil.rmtree(path)
+            with cls.load(path).locked():
+                shutil.rmtree(path)
         if (path / "run.json").exists():
             run = cls.load(path)
             run._must_match(settings, source)
@@ -107,6 +109,25 @@ class RunDir:
                 f"{self.path}: made with other settings: {', '.join(changed)}",
                 "start it over with --fresh, or keep both with --run DIR",
             )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the run directory; the system drops it with us.
+
+        Raises:
+            ForgeError: another process works in it.
+        """
+        import fcntl
+
+        with open(self.path / ".lock", "a") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ForgeError(
+                    f"{self.path}: another forge works in this run",
+                    "wait for it, or keep both with --run DIR",
+                ) from None
+            yield
 
     def save(self) -> None:
         """Write run.json atomically."""

@@ -65,13 +65,25 @@ def run(
 
 
 def spread(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
-    """Up to `limit` rows, whole contexts in a seeded order, so prefixes stay shared."""
+    """Up to `limit` rows from as many files as there are, whole contexts in a seeded order.
+
+    A context's rows share their prefix; an interval needs files (its clusters) more than rows.
+    """
     import random
 
-    contexts = sorted({example.context_id for example in examples})
-    random.Random(f"{seed}/test").shuffle(contexts)
-    rank = {context: place for place, context in enumerate(contexts)}
-    return sorted(examples, key=lambda e: rank[e.context_id])[:limit]
+    contexts: dict[str, list[Example]] = {}
+    for example in examples:
+        contexts.setdefault(example.context_id, []).append(example)
+    order = sorted(contexts)
+    random.Random(f"{seed}/test").shuffle(order)
+    turns: dict[str, tuple[int, int]] = {}
+    taken: dict[str, int] = {}
+    for place, context in enumerate(order):
+        path = contexts[context][0].origin.path
+        turns[context] = taken.get(path, 0), place
+        taken[path] = turns[context][0] + 1
+    order.sort(key=turns.__getitem__)
+    return [example for context in order for example in contexts[context]][:limit]
 
 
 def _judge(

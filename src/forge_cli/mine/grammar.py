@@ -2,7 +2,7 @@
 
 A language is a query file, `queries/<grammar>.scm`, and a row in `LANGUAGES`. Captures:
 `@definition.<kind>` with `@name` (and `@scope`, the type that a method outside it belongs
-to), `@reference.call`, `@import`.
+to), `@reference.call`, `@import`. A file that begins with `; inherits: NAME` adds to another.
 """
 
 from __future__ import annotations
@@ -146,5 +146,11 @@ def _compiled(grammar: str) -> tuple[Any, Any]:
     from tree_sitter import Query
     from tree_sitter_language_pack import get_language, get_parser
 
-    source = files("forge_cli.mine").joinpath("queries", f"{grammar}.scm").read_text()
-    return get_parser(grammar), Query(get_language(grammar), source)
+    return get_parser(grammar), Query(get_language(grammar), _query_text(grammar))
+
+
+def _query_text(name: str) -> str:
+    """A query file, after the one that its first line inherits."""
+    text = files("forge_cli.mine").joinpath("queries", f"{name}.scm").read_text()
+    inherits = re.match(r"; inherits: (\w+)\n", text)
+    return (_query_text(inherits[1]) if inherits else "") + text

@@ -161,13 +161,10 @@ def _step(
 def _validate(loop: Loop, progress: Progress) -> None:
     started = time.perf_counter()
     loss = mean_loss(loop.model, loop.valid)
-    _append(
-        loop.metrics,
-        step=progress.step,
-        valid_loss=loss,
-        seconds=time.perf_counter() - started,
-        peak_bytes=mx.get_peak_memory(),
-    )
+    rows = _rows(loop.metrics)
+    row = rows.pop() if rows and rows[-1]["step"] == progress.step else {"step": progress.step}
+    row |= {"valid_loss": loss, "valid_seconds": time.perf_counter() - started}
+    _write(loop.metrics, [*rows, row | {"peak_bytes": mx.get_peak_memory()}])
     if not math.isfinite(loss):
         raise ForgeError(
             f"step {progress.step}: the validation loss is not a number",
@@ -202,17 +199,27 @@ def _resume(loop: Loop, optimiser: Any) -> Progress:
 
 
 def _trim_metrics(path: Path, progress: Progress) -> None:
-    """Drop the rows of what is done again, and a row that a crash cut short."""
-    kept = []
+    """Drop the rows of what is done again."""
+    rows = [row for row in _rows(path) if row["step"] <= progress.step]
+    if rows and rows[-1]["step"] > progress.validated:
+        rows[-1].pop("valid_loss", None)
+    _write(path, rows)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, without one that a crash cut short."""
+    rows = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            row = json.loads(line)
+            rows.append(json.loads(line))
         except ValueError:
             continue
-        if row["step"] <= (progress.validated if "valid_loss" in row else progress.step):
-            kept.append(line + b"\n")
+    return rows
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     with atomic_file(path) as stream:
-        stream.writelines(kept)
+        stream.writelines(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 def _append(path: Path, **row: float) -> None:

@@ -24,6 +24,18 @@ class Report:
     with_oracle: float = 0.0
     leaked_documents: int = 0
 
+    def lines(self) -> list[str]:
+        """The report in words; the first line alone is a summary."""
+        splits = ", ".join(f"{self.splits.get(s, 0)} {s}" for s in ("train", "valid", "test"))
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.kinds.items()))
+        return [
+            f"{self.sound} of {self.examples} examples are sound ({splits}); "
+            f"{self.with_oracle:.0%} show the oracle; "
+            f"{self.leaked_documents} documents shared by train and test",
+            f"kinds: {kinds}",
+            *(f"rejected by {check}: {count}" for check, count in sorted(self.rejects.items())),
+        ]
+
 
 def run(
     examples: Iterable[Example],

@@ -1,26 +1,6 @@
-(function_declaration name: (identifier) @name) @definition.function
-(generator_function_declaration name: (identifier) @name) @definition.function
+; inherits: ecma
 (class_declaration name: (identifier) @name) @definition.class
-(class_body (method_definition name: (_) @name) @definition.method)
-(lexical_declaration
-  (variable_declarator
-    name: (identifier) @name
-    value: [(arrow_function) (function_expression)])) @definition.function
-(variable_declaration
-  (variable_declarator
-    name: (identifier) @name
-    value: [(arrow_function) (function_expression)])) @definition.function
 (class_body
   (field_definition
     property: (_) @name
     value: [(arrow_function) (function_expression)]) @definition.method)
-(expression_statement
-  (assignment_expression
-    left: (member_expression) @name
-    right: [(arrow_function) (function_expression)])) @definition.function
-
-(call_expression function: (identifier) @reference.call)
-(call_expression function: (member_expression property: (property_identifier) @reference.call))
-(new_expression constructor: (identifier) @reference.call)
-
-(import_statement) @import
