@@ -11,7 +11,8 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    """One section per script, with its exact output."""
+    """One section per script, with its exact output; fails when one of them does."""
+    failed = []
     lines = [
         "# Results\n",
         f"{platform.platform()}, Python {platform.python_version()}. Made by `make bench`.\n",
@@ -23,9 +24,13 @@ def main() -> None:
         done = subprocess.run(
             [sys.executable, str(script)], capture_output=True, text=True, check=False
         )
+        if done.returncode:
+            failed.append(script.name)
         output = done.stdout if done.returncode == 0 else done.stdout + done.stderr[-2000:]
         lines += [f"## {script.name}\n", f"```\n{output.rstrip()}\n```\n"]
     (HERE / "RESULTS.md").write_text("\n".join(lines))
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}; see {HERE.name}/RESULTS.md")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from forge_cli.core.errors import ForgeError
 from forge_cli.models import attention
 from forge_cli.models.backend import mx, nn
-from forge_cli.models.shared_context import Group, Row, group_rows, lm_head, token_losses
+from forge_cli.models.shared_context import (
+    Group,
+    Row,
+    check_model,
+    group_rows,
+    lm_head,
+    token_losses,
+)
 from tiny_train import random_model
 
 PREFIX = 90
@@ -184,3 +194,38 @@ def test_a_prompt_of_one_token() -> None:
     group = group_rows(given)
     assert group.prefix.size == 0
     check(group, given)
+
+
+SMALL = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 300,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
+}  # fmt: skip
+NOT_OURS = {
+    # Its logits are divided by 8 after the head: a loss without that trains another function.
+    "granite": {
+        "logits_scaling": 8.0, "attention_multiplier": 0.2, "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.2, "max_position_embeddings": 512, "attention_bias": False,
+        "mlp_bias": False, "rope_theta": 1e4, "tie_word_embeddings": True,
+    },
+    # Recurrent: no keys and values to share, no inner `model`.
+    "mamba": {
+        "state_size": 8, "conv_kernel": 4, "use_bias": False, "use_conv_bias": True,
+        "time_step_rank": 4,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", NOT_OURS)
+def test_a_model_whose_losses_would_be_wrong_is_refused(family: str) -> None:
+    module = importlib.import_module(f"mlx_lm.models.{family}")
+    config = {"model_type": family, **SMALL, **NOT_OURS[family]}
+    mx.random.seed(0)
+    model = module.Model(module.ModelArgs.from_dict(config))
+    with pytest.raises(ForgeError, match="cannot train this architecture"):
+        check_model(model, family)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_whose_losses_are_its_own_is_taken(name: str) -> None:
+    family, changes = MODELS[name]
+    check_model(random_model(family, **changes), name)

@@ -7,6 +7,7 @@ import pytest
 
 from forge_cli.core.answer_form import ABSTAIN, render
 from forge_cli.core.records import Answer, Document, Example, Origin, Quote
+from forge_cli.evaluate import spread
 from forge_cli.evaluate.metrics import f1, score
 from forge_cli.evaluate.stats import compare
 
@@ -104,6 +105,22 @@ def test_verdicts() -> None:
     assert verdict(-0.5, lower=False) == "worse" == verdict(0.5, lower=True)
     assert verdict(0.0, lower=True) == "no difference shown"
     assert verdict(0.5, lower=False, clusters=3) == "not enough samples"
+    assert verdict(0.5, lower=False, clusters=5) == "not enough samples"
+
+
+def test_the_first_test_rows_are_from_as_many_files_as_there_are() -> None:
+    def example(context: int, number: int) -> Example:
+        origin = Origin(kind="default", chunk="o", path=f"f{context % 5}.py")
+        return row(ORACLE).model_copy(
+            update={"id": f"{context}/{number}", "context_id": str(context), "origin": origin}
+        )
+
+    rows = [example(context, number) for context in range(20) for number in range(6)]
+    chosen = spread(rows, 30, seed=3)
+    assert len({e.id for e in chosen}) == 30
+    assert len({e.context_id for e in chosen}) == 5, "whole contexts, one of each file"
+    assert len({e.origin.path for e in chosen[:5]}) == 5
+    assert chosen == spread(rows, 30, seed=3) != spread(rows, 30, seed=4)
 
 
 def test_a_seed_decides_the_interval() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import atomic_file
 from forge_cli.core.records import Example
 
+T = TypeVar("T")
 # Lower is better for the loss only.
 _SCORES = ("answer_f1", "quote_correct", "abstention")
 
@@ -65,25 +67,34 @@ def run(
 
 
 def spread(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
-    """Up to `limit` rows from as many files as there are, whole contexts in a seeded order.
+    """Up to `limit` rows of whole contexts, from as many files as there are.
 
-    A context's rows share their prefix; an interval needs files (its clusters) more than rows.
+    An interval needs files (its clusters) more than rows. Contexts stay whole because rows
+    share their prefix, but the rows come in turns, one of each context, so that the first
+    few are from many files too. Seeded.
     """
     import random
 
+    rng = random.Random(f"{seed}/test")
     contexts: dict[str, list[Example]] = {}
     for example in examples:
         contexts.setdefault(example.context_id, []).append(example)
-    order = sorted(contexts)
-    random.Random(f"{seed}/test").shuffle(order)
-    turns: dict[str, tuple[int, int]] = {}
-    taken: dict[str, int] = {}
-    for place, context in enumerate(order):
-        path = contexts[context][0].origin.path
-        turns[context] = taken.get(path, 0), place
-        taken[path] = turns[context][0] + 1
-    order.sort(key=turns.__getitem__)
-    return [example for context in order for example in contexts[context]][:limit]
+    order = [contexts[context] for context in sorted(contexts)]
+    rng.shuffle(order)
+    order = _in_turns(order, lambda rows: rows[0].origin.path)
+    chosen = [example for rows in order for example in rows][:limit]
+    rng.shuffle(chosen)
+    return _in_turns(chosen, lambda example: example.context_id)
+
+
+def _in_turns(items: Sequence[T], key: Callable[[T], str]) -> list[T]:
+    """The first of each key, then the second of each, and so on."""
+    met: Counter[str] = Counter()
+    turns = []
+    for place, item in enumerate(items):
+        turns.append((met[key(item)], place))
+        met[key(item)] += 1
+    return [items[place] for _, place in sorted(turns)]
 
 
 def _judge(

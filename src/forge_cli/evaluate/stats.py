@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-# Below these no interval is worth a verdict.
-_MIN_ROWS, _MIN_CLUSTERS = 10, 4
+# Below these no interval is worth a verdict: a percentile interval over a handful of clusters
+# is too narrow.
+_MIN_ROWS, _MIN_CLUSTERS = 10, 6
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from forge_cli.models import attention
 from forge_cli.models.backend import compute_dtype, device_memory, mx, nn
 from forge_cli.models.quantise import quantise_model
 from forge_cli.models.resolve import BUILT_IN, resolve
+from forge_cli.models.shared_context import check_model
 
 
 @dataclass
@@ -33,8 +34,8 @@ def load_dense(name: str, *, reporter: Reporter = SILENT) -> Loaded:
     """The unquantised model `name`, weights in the device's compute dtype, frozen.
 
     Raises:
-        UsageError, ForgeError: no such model, an architecture that mlx-lm lacks, or too
-            little memory for it.
+        UsageError, ForgeError: no such model, an architecture that mlx-lm lacks or whose
+            losses Forge would get wrong, or too little memory for it.
     """
     path = resolve(name, reporter=reporter)
     _check_memory(path, name)
@@ -57,6 +58,7 @@ def load_dense(name: str, *, reporter: Reporter = SILENT) -> Loaded:
     model.freeze()
     model.eval()
     mx.eval(model.parameters())
+    check_model(model, name)
     return Loaded(name, path, model, load_tokenizer(path), config)
 
 

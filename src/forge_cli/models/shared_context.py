@@ -11,10 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from forge_cli.models.backend import mx, nn
+import numpy as np
+
+from forge_cli.core.errors import ForgeError
+from forge_cli.models.backend import compute_dtype, mx, nn
 
 # Below this a prefix is not worth a second pass.
 _MIN_PREFIX = 32
+_HINT = "choose another --model: Llama, Mistral, Qwen 2 and Qwen 3 types are tested"
 
 
 @dataclass(frozen=True)
@@ -154,3 +158,33 @@ def lm_head(model: nn.Module, hidden: mx.array) -> mx.array:
     if hasattr(model, "lm_head"):
         return model.lm_head(hidden)
     return model.model.embed_tokens.as_linear(hidden)
+
+
+def check_model(model: nn.Module, name: str) -> None:
+    """Hold the shared-context losses of two short rows against the model's own logits.
+
+    Recurrent layers, scaled or capped logits and models without an inner `model` would
+    otherwise fail later, or train on another function without a word.
+
+    Raises:
+        ForgeError: the losses differ, or the model cannot be run this way.
+    """
+    prefix = [i % 90 + 5 for i in range(_MIN_PREFIX + 8)]
+    rows = [Row([*prefix, 7 + i, 11, 13 + i, 17], len(prefix) + 2) for i in range(2)]
+    try:
+        ours = np.array(token_losses(model, group_rows(rows)))
+    except (AttributeError, TypeError, ValueError, KeyError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise ForgeError(f"{name}: Forge cannot train this architecture: {reason}", _HINT) from None
+    logits = model(mx.array([row.ids[:-1] for row in rows])).astype(mx.float32)
+    theirs = np.array(
+        nn.losses.cross_entropy(logits, mx.array([row.ids[1:] for row in rows]))[:, -2:]
+    ).reshape(-1)
+    # Half precision rounds logits to about 1/100.
+    allowed = 1e-3 if compute_dtype() == mx.float32 else 0.1
+    if not np.allclose(ours, theirs, rtol=0, atol=allowed):
+        raise ForgeError(
+            f"{name}: Forge cannot train this architecture: its losses come out as "
+            f"{ours.mean():.3f}, the model's own are {theirs.mean():.3f}",
+            _HINT,
+        )
