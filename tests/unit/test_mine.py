@@ -245,3 +245,17 @@ def test_processes_change_nothing(tmp_path: Path) -> None:
             f"def f{number}():\n    return f{number - 1}()\n"
         )
     assert mined(tmp_path, jobs=2) == mined(tmp_path, jobs=1)
+
+
+def test_a_parse_without_end_loses_one_file_by_name(tmp_path: Path) -> None:
+    (tmp_path / "long.py").write_text("def f(a):\n    return [a, 1]\n" * 3000)
+    (tmp_path / "short.py").write_text("x = 1\n")
+    verdicts: list[Verdict] = []
+    chunks = list(mine.run(tmp_path, parse_seconds=0.0, on_reject=verdicts.append))
+    assert {chunk.path for chunk in chunks} == {"short.py"}
+    assert [(v.path, v.check) for v in verdicts] == [("long.py", "parse")]
+    assert "no end after 0 s" in verdicts[0].reason
+    # The parser is kept for the next file: it must not go on with the one that it gave up.
+    whole = list(mine.run(tmp_path))
+    assert {chunk.path for chunk in whole} == {"long.py", "short.py"}
+    assert sum(chunk.symbol == "f" for chunk in whole) == 3000

@@ -68,6 +68,7 @@ def run(
     langs: Sequence[str] = (),
     max_chars: int = 1500,
     jobs: int = 0,
+    parse_seconds: float = 20.0,
     on_reject: Callable[[Verdict], None] | None = None,
     reporter: Reporter = SILENT,
 ) -> Iterator[Chunk]:
@@ -77,6 +78,7 @@ def run(
         langs: only these languages (none: all).
         max_chars: largest chunk, in bytes of UTF-8 text.
         jobs: processes (0: one per core, where there are files enough).
+        parse_seconds: a file whose parse takes longer is left out, by name.
         on_reject: gets each file that is left out, with the reason.
 
     Raises:
@@ -90,7 +92,7 @@ def run(
     coverage = Coverage()
     chunks: list[Chunk] = []
     with reporter.task("mining", len(tree.paths)) as task:
-        for found in _mine_all(tree, tuple(langs), max_chars, jobs):
+        for found in _mine_all(tree, tuple(langs), max_chars, jobs, parse_seconds):
             if isinstance(found, Verdict):
                 coverage.reject(found)
                 if on_reject:
@@ -110,13 +112,15 @@ def run(
 
 
 _Found = tuple[int, list[Chunk]] | Verdict | None
-_Task = tuple[Tree, str, tuple[str, ...], int]
+_Task = tuple[Tree, str, tuple[str, ...], int, float]
 
 
-def _mine_all(tree: Tree, langs: tuple[str, ...], limit: int, jobs: int) -> Iterator[_Found]:
+def _mine_all(
+    tree: Tree, langs: tuple[str, ...], limit: int, jobs: int, seconds: float
+) -> Iterator[_Found]:
     jobs = jobs or os.cpu_count() or 1
     bare = replace(tree, paths=[])  # what each task carries to its process
-    tasks = [(bare, path, langs, limit) for path in tree.paths]
+    tasks = [(bare, path, langs, limit, seconds) for path in tree.paths]
     if jobs == 1 or len(tasks) < _POOL_FILES:
         yield from map(_mine_one, tasks)
         return
@@ -140,7 +144,7 @@ def _mine_all(tree: Tree, langs: tuple[str, ...], limit: int, jobs: int) -> Iter
 
 def _mine_one(task: _Task) -> _Found:
     """One file: its size and chunks, a verdict, or None when its language is not asked for."""
-    tree, path, langs, limit = task
+    tree, path, langs, limit, seconds = task
     language = language_of(path)
     if langs and language not in langs and not (language == "c" and "cpp" in langs):
         return None
@@ -153,7 +157,7 @@ def _mine_one(task: _Task) -> _Found:
     if langs and language not in langs:
         return None
     try:
-        chunks = cut_file(source, language, tree.name, limit, tree.commit)
+        chunks = cut_file(source, language, tree.name, limit, tree.commit, seconds=seconds)
     except (RecursionError, ValueError) as error:
         return _rejected(source, "parse", f"the grammar failed: {error}")
     if not _covers(chunks, source.data):

@@ -14,18 +14,28 @@ from forge_cli.mine.units import Piece, find_pieces
 
 
 def cut_file(
-    source: Source, language: str, repo: str, limit: int, commit: str | None = None
+    source: Source,
+    language: str,
+    repo: str,
+    limit: int,
+    commit: str | None = None,
+    *,
+    seconds: float = 20.0,
 ) -> list[Chunk]:
     """Chunks of one file, in order, disjoint and covering all its bytes.
 
     Args:
         limit: largest chunk, in bytes of UTF-8.
+        seconds: longest parse.
+
+    Raises:
+        ValueError: the parse took longer.
     """
     data = source.data
     if not data:
         return []
     starts = line_starts(data)
-    root, tags = parse(data, language) if language != "text" else (None, Tags())
+    root, tags = parse(data, language, seconds=seconds) if language != "text" else (None, Tags())
     chunks: list[Chunk] = []
     for piece in find_pieces(data, tags, limit):
         ranges = [(piece.start, piece.end)]

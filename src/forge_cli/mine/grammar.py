@@ -8,6 +8,7 @@ to), `@reference.call`, `@import`. A file that begins with `; inherits: NAME` ad
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -43,6 +44,7 @@ _CPP_ONLY = re.compile(
     re.MULTILINE,
 )
 
+_BLOCK = 1 << 16  # bytes
 # Kinds that hold other definitions and may be opened.
 CONTAINERS = {"class", "implementation", "namespace", "section"}
 _WRAPPERS = {
@@ -92,12 +94,17 @@ def check_languages(langs: tuple[str, ...]) -> None:
             raise UsageError(f"{lang}: unknown language", f"known: {', '.join(LANGUAGES)}, text")
 
 
-def parse(data: bytes, language: str) -> tuple[Any, Tags]:
-    """Parse and tag; a syntax error leaves ERROR nodes, never an exception."""
+def parse(data: bytes, language: str, *, seconds: float = 20.0) -> tuple[Any, Tags]:
+    """Parse and tag; a syntax error leaves ERROR nodes, never an exception.
+
+    Raises:
+        ValueError: it took more than `seconds`; broken code can make a grammar search for
+            minutes.
+    """
     from tree_sitter import QueryCursor
 
     parser, query = _compiled(LANGUAGES[language][0])
-    root = parser.parse(data).root_node
+    root = _parse(parser, data, seconds)
     tags = Tags()
     seen: set[tuple[int, int]] = set()
     for _, captures in QueryCursor(query).matches(root):
@@ -117,6 +124,20 @@ def parse(data: bytes, language: str) -> tuple[Any, Tags]:
     tags.definitions.sort(key=lambda d: (d.outer.start_byte, -d.outer.end_byte))
     tags.calls.sort()
     return root, tags
+
+
+def _parse(parser: Any, data: bytes, seconds: float) -> Any:
+    deadline = time.monotonic() + seconds
+    try:
+        # Only a parser that asks for its input, block by block, can be stopped.
+        tree = parser.parse(
+            lambda at, _: data[at : at + _BLOCK],
+            progress_callback=lambda *_: time.monotonic() > deadline,
+        )
+    except ValueError:
+        parser.reset()  # or it would go on with this file when it is given the next
+        raise ValueError(f"no end after {seconds:g} s") from None
+    return tree.root_node
 
 
 def _definition(captures: dict[str, list[Any]], kind: str) -> Definition:
