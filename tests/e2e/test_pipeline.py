@@ -112,7 +112,8 @@ def test_ctrl_c_and_again(place: Path) -> None:
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate()
     assert process.returncode == 130, stderr
-    assert b"goes on from it" in stderr and b"Traceback" not in stderr
+    # Whether within a step or after one is a matter of time.
+    assert b"the same command goes on from" in stderr and b"Traceback" not in stderr
     again = subprocess.run(args, cwd=place, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert "resuming after step" in again.stderr

@@ -195,3 +195,13 @@ def test_the_answer_form_reads_back() -> None:
     loose = read_answer("It is 42, I think.")
     assert loose.final == "It is 42, I think." and not loose.quotes
     assert is_abstention(ABSTAIN) and not is_abstention("42")
+
+
+def test_a_row_knows_when_its_chunk_last_changed(chunks: dict[str, Chunk]) -> None:
+    dated = [
+        chunk.model_copy(update={"committed": f"2024-01-{day:02}"})
+        for day, chunk in enumerate(chunks.values(), 1)
+    ]
+    days = {chunk.id: chunk.committed for chunk in dated}
+    rows = list(raft.run(dated))
+    assert rows and all(row.origin.committed == days[row.origin.chunk] for row in rows)

@@ -14,6 +14,7 @@ from forge_cli.core.records import Chunk, Verdict, content_id
 from forge_cli.mine.chunks import cut_file
 from forge_cli.mine.files import Source, Tree, find_tree, read
 from forge_cli.mine.grammar import check_languages, language_of, refine
+from forge_cli.mine.history import Past
 from forge_cli.mine.links import link
 
 # Below this many files a pool of processes costs more than it saves.
@@ -112,15 +113,18 @@ def run(
 
 
 _Found = tuple[int, list[Chunk]] | Verdict | None
-_Task = tuple[Tree, str, tuple[str, ...], int, float]
+_Task = tuple[Tree, str, Past | None, tuple[str, ...], int, float]
 
 
 def _mine_all(
     tree: Tree, langs: tuple[str, ...], limit: int, jobs: int, seconds: float
 ) -> Iterator[_Found]:
     jobs = jobs or os.cpu_count() or 1
-    bare = replace(tree, paths=[])  # what each task carries to its process
-    tasks = [(bare, path, langs, limit, seconds) for path in tree.paths]
+    # What each task carries to its process: not all the paths, and one file's history.
+    tasks = [
+        (replace(tree, paths=[], history={}), path, tree.history.get(path), langs, limit, seconds)
+        for path in tree.paths
+    ]
     if jobs == 1 or len(tasks) < _POOL_FILES:
         yield from map(_mine_one, tasks)
         return
@@ -144,7 +148,7 @@ def _mine_all(
 
 def _mine_one(task: _Task) -> _Found:
     """One file: its size and chunks, a verdict, or None when its language is not asked for."""
-    tree, path, langs, limit, seconds = task
+    tree, path, past, langs, limit, seconds = task
     language = language_of(path)
     if langs and language not in langs and not (language == "c" and "cpp" in langs):
         return None
@@ -157,7 +161,7 @@ def _mine_one(task: _Task) -> _Found:
     if langs and language not in langs:
         return None
     try:
-        chunks = cut_file(source, language, tree.name, limit, tree.commit, seconds=seconds)
+        chunks = cut_file(source, language, tree.name, limit, past, seconds=seconds)
     except (RecursionError, ValueError) as error:
         return _rejected(source, "parse", f"the grammar failed: {error}")
     if not _covers(chunks, source.data):

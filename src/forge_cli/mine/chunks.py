@@ -9,6 +9,7 @@ from forge_cli.core.records import Chunk, content_id
 from forge_cli.mine.describe import Facts, describe, header_for
 from forge_cli.mine.files import Source
 from forge_cli.mine.grammar import Tags, parse
+from forge_cli.mine.history import Past
 from forge_cli.mine.split import cut, line_starts, statement_depths
 from forge_cli.mine.units import Piece, find_pieces
 
@@ -18,7 +19,7 @@ def cut_file(
     language: str,
     repo: str,
     limit: int,
-    commit: str | None = None,
+    past: Past | None = None,
     *,
     seconds: float = 20.0,
 ) -> list[Chunk]:
@@ -43,7 +44,7 @@ def cut_file(
             place = piece.start, piece.end
             depths = statement_depths(root, data, *place) if root is not None else {}
             ranges = cut(data, piece.start, piece.end, limit, starts, depths)
-        chunks += _chunks(source, language, repo, commit, tags, piece, ranges, starts)
+        chunks += _chunks(source, language, repo, past, tags, piece, ranges, starts)
     return chunks
 
 
@@ -51,7 +52,7 @@ def _chunks(
     source: Source,
     language: str,
     repo: str,
-    commit: str | None,
+    past: Past | None,
     tags: Tags,
     piece: Piece,
     ranges: list[tuple[int, int]],
@@ -86,7 +87,9 @@ def _chunks(
             part=part,
             parts=len(ranges),
             calls=_calls(tags, start, end),
-            commit=commit,
+            commit=past.commit if past else None,
+            committed=past.committed if past else None,
+            history=list(past.subjects) if past else [],
         )
 
 

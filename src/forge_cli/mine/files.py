@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.records import Verdict, content_id
+from forge_cli.mine.history import Past, git, read_history
 
 _MAX_BYTES = 1_000_000
 # A line this long, or this mean, is generated or minified code.
@@ -25,7 +25,6 @@ _SECRETS = (
     "*.kdbx", "secrets.y*ml", "secrets.json", "secrets.toml", "secrets.env", "credentials.json",
     ".git-credentials", ".htpasswd",
 )  # fmt: skip
-_GIT_PLACES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"}
 _EXAMPLES = ("*.example", "*.sample", "*.template", "*.dist", "*.pub")
 
 
@@ -39,11 +38,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Tree:
-    """Where a repository's top is, its name and commit, and the files asked for."""
+    """Where a repository's top is, its name, its git history, and the files asked for."""
 
     top: Path
     name: str
-    commit: str | None
+    history: dict[str, Past]
     paths: list[str]
 
 
@@ -57,13 +56,13 @@ def find_tree(path: Path) -> Tree:
         raise UsageError(f"{path}: no such file or directory", "give the path of a repository")
     path = path.resolve()
     folder = path if path.is_dir() else path.parent
-    root, commit = folder, None
-    top = _git(folder, "rev-parse", "--show-toplevel")
+    root, history = folder, {}
+    top = git(folder, "rev-parse", "--show-toplevel")
     listed = _git_files(folder) if top else []
     # A folder that its repository ignores (a virtual environment) is mined by its own rules.
     if top and (listed or folder == Path(top.strip())):
         root = Path(top.strip())
-        commit = (_git(folder, "rev-parse", "HEAD") or "").strip() or None
+        history = read_history(root)
     else:
         listed = list(_walk(folder))
     names = [path.name] if path.is_file() else listed
@@ -73,7 +72,7 @@ def find_tree(path: Path) -> Tree:
     paths = [p for p in paths if not ignored.match_file(p)]
     if not paths:
         raise ForgeError(f"{path}: no files to mine", "is it empty, or is everything ignored?")
-    return Tree(root, root.name or "root", commit, paths)
+    return Tree(root, root.name or "root", history, paths)
 
 
 def read(tree: Tree, path: str) -> Source | Verdict:
@@ -133,20 +132,8 @@ def _verdict(path: str, check: str, reason: str, size: int | None = None) -> Ver
     )
 
 
-def _git(folder: Path, *args: str) -> str | None:
-    # In a git hook these name the hook's repository, not the folder's.
-    environ = {k: v for k, v in os.environ.items() if k not in _GIT_PLACES}
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *args], capture_output=True, check=False, env=environ
-        )
-    except OSError:
-        return None
-    return os.fsdecode(done.stdout) if done.returncode == 0 else None
-
-
 def _git_files(folder: Path) -> list[str]:
-    out = _git(folder, "ls-files", "-co", "--exclude-standard", "--deduplicate", "-z")
+    out = git(folder, "ls-files", "-co", "--exclude-standard", "--deduplicate", "-z")
     return [name.rstrip("/") for name in (out or "").split("\0") if name]
 
 

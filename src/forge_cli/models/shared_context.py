@@ -180,6 +180,10 @@ def check_model(model: nn.Module, name: str) -> None:
     theirs = np.array(
         nn.losses.cross_entropy(logits, mx.array([row.ids[1:] for row in rows]))[:, -2:]
     ).reshape(-1)
+    if not np.isfinite(theirs).all():
+        raise ForgeError(
+            f"{name}: the model's losses are not numbers", "is a file of its weights damaged?"
+        )
     # Half precision rounds logits to about 1/100.
     allowed = 1e-3 if compute_dtype() == mx.float32 else 0.1
     if not np.allclose(ours, theirs, rtol=0, atol=allowed):

@@ -45,5 +45,7 @@ def _example(context: Sequence[Chunk], oracle: Chunk, asked: Ask, answer: Answer
         question=asked.question,
         answer=answer,
         messages=render(documents, asked.question, answer),
-        origin=Origin(kind=asked.kind, chunk=oracle.id, path=oracle.path),
+        origin=Origin(
+            kind=asked.kind, chunk=oracle.id, path=oracle.path, committed=oracle.committed
+        ),
     )

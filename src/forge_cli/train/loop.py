@@ -112,6 +112,11 @@ def _stop(loop: Loop, optimiser: Any, progress: Progress) -> None:
     if optimiser.step.item() == progress.step:
         checkpoint.save(loop.checkpoint, adapter_arrays(loop.model), optimiser, progress)
         loop.reporter.note(f"stopped after step {progress.step}; the same command goes on from it")
+    else:
+        loop.reporter.note(
+            f"stopped within step {progress.step + 1}; the same command goes on from the last "
+            "checkpoint"
+        )
 
 
 def _loss(model: nn.Module, group: Group) -> mx.array:
