@@ -40,6 +40,8 @@ def train(
     """
     if source != "-" and Path(source).is_dir():
         path = Path(source).resolve()
+        # Before the work that comes first: a mistyped name should not cost a mining.
+        resolve_model(resolved.settings, reporter)
         directory = _open(path.name or "root", str(path), resolved, run, fresh)
         with directory.locked():
             with_data(directory, path, resolved.settings, reporter)
@@ -61,6 +63,13 @@ def train(
             directory.finish("data", examples=len(examples))
         fit(directory, resolved.settings, reporter)
     return directory
+
+
+def resolve_model(s: Settings, reporter: Reporter) -> Path:
+    """The directory of the model; UsageError or ForgeError where there is none."""
+    from forge_cli.models.resolve import resolve
+
+    return resolve(s.model, reporter=reporter)
 
 
 def _open(name: str, source: str, resolved: Resolved, run: Path | None, fresh: bool) -> RunDir:
@@ -172,9 +181,8 @@ def fit(run: RunDir, s: Settings, reporter: Reporter) -> None:
         return
     from forge_cli import train as stage
     from forge_cli.models.load import fingerprint
-    from forge_cli.models.resolve import resolve
 
-    run.state["model_files"] = fingerprint(resolve(s.model, reporter=reporter))
+    run.state["model_files"] = fingerprint(resolve_model(s, reporter))
     run.save()
     started = time.monotonic()
     result = stage.run(

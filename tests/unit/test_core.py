@@ -198,3 +198,24 @@ def test_one_process_at_a_time_works_in_a_run(tmp_path: Path) -> None:
     assert busy.returncode == 1 and "another forge works in this run" in busy.stderr
     free = subprocess.run(args, capture_output=True, text=True, check=False)
     assert free.stdout == "in\n"
+
+
+def test_a_named_pipe_is_written_to_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    with atomic_file(pipe) as stream:
+        stream.write(b"whole")
+    assert reader.communicate(timeout=60)[0] == b"whole"
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_folder_is_not_written_over(tmp_path: Path) -> None:
+    with pytest.raises(ForgeError, match="cannot write"), atomic_file(tmp_path) as stream:
+        stream.write(b"x")
+
+
+def test_a_run_in_which_nothing_is_done_takes_other_settings(tmp_path: Path) -> None:
+    RunDir.open(tmp_path / "run", {"rank": 8}, source="repo")
+    again = RunDir.open(tmp_path / "run", {"rank": 16}, source="other")
+    assert again.state["settings"] == {"rank": 16} and again.state["source"] == "other"

@@ -137,9 +137,15 @@ def _write(records: Iterable[Record], stream: IO[bytes], end: bool) -> int:
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary stream that becomes `path` only when the block ends without an error.
 
+    A device or a named pipe is written to as it stands: a rename would put a file in its place.
+
     Raises:
         ForgeError: the folder cannot be written or the disk is full; nothing is left behind.
     """
+    if path.exists() and not path.is_file():
+        with _direct(path) as stream:
+            yield stream
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -161,6 +167,17 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _direct(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with open(path, "wb") as stream:
+            yield stream
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _disk_error(path, error) from error
 
 
 def _disk_error(path: Path, error: OSError) -> ForgeError:

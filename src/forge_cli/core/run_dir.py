@@ -56,9 +56,11 @@ class RunDir:
                 shutil.rmtree(path)
         if (path / "run.json").exists():
             run = cls.load(path)
-            run._must_match(settings, source)
-            return run
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if run.state["stages"]:
+                run._must_match(settings, source)
+                return run
+            # Nothing is done yet (a first try that failed early): nothing to protect.
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(f"{path}: exists and is not a run directory", "give another --run")
         run = cls(
             path,
