@@ -36,7 +36,9 @@ def cut_file(
     if not data:
         return []
     starts = line_starts(data)
-    root, tags = parse(data, language, seconds=seconds) if language != "text" else (None, Tags())
+    root, tags = None, Tags(data)
+    if language != "text":
+        root, tags = parse(data, language, seconds=seconds)
     chunks: list[Chunk] = []
     for piece in find_pieces(data, tags, limit):
         ranges = [(piece.start, piece.end)]

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from forge_cli.mine.grammar import Definition, Tags
+from forge_cli.mine.grammar import Definition, Tags, text_of
 from forge_cli.mine.imports import import_names
-from forge_cli.mine.words import occurrences
 
 _HEADER_CHARS = 400
 _COMMENT_MARKS = re.compile(
     r"^[ \t]*(/\*\*?|\*/|\*(?!/)|//[/!]?|#+!?)[ \t]?|[ \t]*\*/[ \t]*$", re.MULTILINE
 )
+_WORD = re.compile(r"\w+")
 _ATTRIBUTE = re.compile("attribute_item|decorator|annotation")
 # A literal without escapes says what it says: no need to compile it.
 _PLAIN_STRING = re.compile(
@@ -40,18 +40,18 @@ def describe(definition: Definition, language: str, data: bytes) -> Facts:
     if definition.kind == "section":
         return Facts("", "")
     if language == "python":
-        docstring = _python_docstring(definition.node)
+        docstring = _python_docstring(definition.node, data)
     else:
         docstring = _comment_above(definition.outer, data)
-    return Facts(signature(definition), docstring)
+    return Facts(signature(definition, data), docstring)
 
 
-def signature(definition: Definition) -> str:
+def signature(definition: Definition, data: bytes) -> str:
     """The text of a definition up to its body, on one line, without comments."""
     node = definition.node
     body = _body(node, 3)
     end = body.start_byte if body is not None else node.end_byte
-    raw = node.text[: end - node.start_byte]
+    raw = data[node.start_byte : end]
     if b"#" in raw or b"//" in raw or b"/*" in raw:
         for comment in reversed(list(_comments(node, end))):
             first, last = comment.start_byte - node.start_byte, comment.end_byte - node.start_byte
@@ -83,7 +83,7 @@ def _body(node: Any, depth: int) -> Any:
     return None
 
 
-def _python_docstring(node: Any) -> str:
+def _python_docstring(node: Any, data: bytes) -> str:
     body = node.child_by_field_name("body")
     first = next((c for c in body.named_children if c.type != "comment"), None) if body else None
     # Grammar versions differ in whether an expression statement wraps the string.
@@ -91,7 +91,7 @@ def _python_docstring(node: Any) -> str:
         first = first.named_children[0]
     if first is None or first.type != "string":
         return ""
-    text = first.text.decode("utf-8")
+    text = text_of(data, first)
     if plain := _PLAIN_STRING.match(text):
         content = plain["t"] if plain["t"] is not None else plain["rt"]
         return inspect.cleandoc(content.replace("\r\n", "\n"))
@@ -116,7 +116,7 @@ def _comment_above(node: Any, data: bytes) -> str:
             line = data[data.rfind(b"\n", 0, above.start_byte) + 1 : above.start_byte]
             if line.strip():
                 break  # it ends the line of something else
-            lines.insert(0, above.text.decode("utf-8", "replace").replace("\r\n", "\n").rstrip())
+            lines.insert(0, text_of(data, above).replace("\r\n", "\n").rstrip())
         elif not _ATTRIBUTE.search(above.type):
             break
         below, above = above, above.prev_named_sibling
@@ -125,16 +125,13 @@ def _comment_above(node: Any, data: bytes) -> str:
 
 def header_for(owner: Definition | None, own: str, tags: Tags, text: str) -> str:
     """The enclosing class, a later part's own signature, and the imports that `text` uses."""
-    lines = [signature(owner)] if owner and owner.kind != "section" else []
+    lines = [signature(owner, tags.data)] if owner and owner.kind != "section" else []
     if own:
         lines.append(own)
     size = sum(map(len, lines))
+    words = set(_WORD.findall(text)) if tags.imports else set()
     for statement in tags.imports:
-        used = any(
-            name in text and any(True for _ in occurrences(text, name))
-            for name in import_names(statement)
-        )
-        if not used or statement in text:
+        if words.isdisjoint(import_names(statement)) or statement in text:
             continue
         size += len(statement)
         if size > _HEADER_CHARS:

@@ -66,8 +66,9 @@ class Definition:
 
 @dataclass
 class Tags:
-    """What the query found: definitions by position, calls and imports as (byte, text)."""
+    """What the query found in `data`: definitions by position, calls as (byte, name), imports."""
 
+    data: bytes = b""
     definitions: list[Definition] = field(default_factory=list)
     calls: list[tuple[int, str]] = field(default_factory=list)
     imports: list[str] = field(default_factory=list)
@@ -105,22 +106,24 @@ def parse(data: bytes, language: str, *, seconds: float = 20.0) -> tuple[Any, Ta
 
     parser, query = _compiled(LANGUAGES[language][0])
     root = _parse(parser, data, seconds)
-    tags = Tags()
+    tags = Tags(data)
     seen: set[tuple[int, int]] = set()
     for _, captures in QueryCursor(query).matches(root):
+        if called := captures.get("reference.call"):
+            for node in called:
+                if node.end_byte > node.start_byte:
+                    tags.calls.append((node.start_byte, text_of(data, node)))
+            continue
+        tags.imports += [_import(data, node) for node in captures.get("import", ())]
         kinds = [name for name in captures if name.startswith("definition.")]
         if kinds:
-            definition = _definition(captures, kinds[0])
+            definition = _definition(data, captures, kinds[0])
             place = (definition.node.start_byte, definition.node.end_byte)
             # Two patterns may match one node; nested twins of one range are one thing.
             # What the grammar only supposes to be there, in broken code, has no name.
             if place not in seen and definition.name:
                 seen.add(place)
                 tags.definitions.append(definition)
-        for node in captures.get("reference.call", ()):
-            if node.end_byte > node.start_byte:
-                tags.calls.append((node.start_byte, _text(node)))
-        tags.imports += [_import(node) for node in captures.get("import", ())]
     tags.definitions.sort(key=lambda d: (d.outer.start_byte, -d.outer.end_byte))
     tags.calls.sort()
     return root, tags
@@ -140,26 +143,28 @@ def _parse(parser: Any, data: bytes, seconds: float) -> Any:
     return tree.root_node
 
 
-def _definition(captures: dict[str, list[Any]], kind: str) -> Definition:
+def _definition(data: bytes, captures: dict[str, list[Any]], kind: str) -> Definition:
     node = captures[kind][0]
     outer = node
     while outer.parent is not None and outer.parent.type in _WRAPPERS:
         outer = outer.parent
-    name = ".".join(" ".join(_text(captures["name"][0]).split()).split("::"))
+    name = ".".join(" ".join(text_of(data, captures["name"][0]).split()).split("::"))
     if kind != "definition.section":
         name = re.sub(r"<.*>$", "", name).replace(".prototype.", ".")
         name = name.removeprefix("module.exports.").removeprefix("exports.")
-    scope = _text(captures["scope"][0]) if "scope" in captures else ""
+    scope = text_of(data, captures["scope"][0]) if "scope" in captures else ""
     return Definition(node, outer, kind.removeprefix("definition."), name, scope)
 
 
-def _import(node: Any) -> str:
+def _import(data: bytes, node: Any) -> str:
+    text = text_of(data, node).strip()
     # A line of Go's import ( … ) block alone does not say that it is one.
-    return f"import {_text(node)}" if node.type == "import_spec" else _text(node).strip()
+    return f"import {text}" if node.type == "import_spec" else text
 
 
-def _text(node: Any) -> str:
-    return str(node.text.decode("utf-8", "replace"))
+def text_of(data: bytes, node: Any) -> str:
+    """A node's text; `node.text` would ask the parser's input for it byte by byte."""
+    return data[node.start_byte : node.end_byte].decode("utf-8", "replace")
 
 
 @cache
