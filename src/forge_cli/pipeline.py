@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge_cli.core.answer_form import SYSTEM
-from forge_cli.core.config import Resolved, Settings
+from forge_cli.core.config import Resolved, Settings, cache_dir
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import read_records, write_records
@@ -17,6 +17,7 @@ from forge_cli.core.records import Chunk, Example, Verdict
 from forge_cli.core.run_dir import RunDir
 
 if TYPE_CHECKING:
+    from forge_cli.mine import Mined
     from forge_cli.validate import Report
 
 RUNS = Path(".forge") / "runs"
@@ -100,7 +101,8 @@ def with_data(run: RunDir, path: Path, s: Settings, reporter: Reporter) -> None:
     rejects = run.file("data", "rejects.jsonl")
     if not run.is_done("mine"):
         verdicts: list[Verdict] = []
-        count = write_records(mine_chunks(path, s, reporter, verdicts.append), chunks)
+        mined = mine_chunks(path, s, reporter, verdicts.append)
+        count = write_records(mined.lines(), chunks)
         write_records(verdicts, run.file("data", "files-left-out.jsonl"))
         run.finish("mine", chunks=count, rejected=len(verdicts))
     if not run.is_done("raft"):
@@ -116,7 +118,7 @@ def with_data(run: RunDir, path: Path, s: Settings, reporter: Reporter) -> None:
 
 def mine_chunks(
     path: Path, s: Settings, reporter: Reporter, on_reject: Callable[[Verdict], None] | None = None
-) -> Iterable[Chunk]:
+) -> Mined:
     """The mine stage with these settings."""
     from forge_cli import mine
 
@@ -125,6 +127,8 @@ def mine_chunks(
         langs=s.lang,
         max_chars=s.max_chars,
         jobs=s.jobs,
+        links=s.links,
+        cache=cache_dir() / "mine" if s.cache else None,
         on_reject=on_reject,
         reporter=reporter,
     )

@@ -46,9 +46,9 @@ def test_a_folder_or_file_of_a_repository_keeps_its_paths_and_commit(tmp_path: P
 
 
 def test_tracked_files_are_mined_whatever_their_folder_is_called(tmp_path: Path) -> None:
-    write(tmp_path, venv__a_dot_py="x = 1\n", node_modules__b_dot_js="let x;\n")
+    write(tmp_path, venv__a_dot_py="x = 1\n", build__b_dot_js="let x;\n")
     git(tmp_path, "init", "-q")
-    assert look(tmp_path)[0] == {"venv/a.py", "node_modules/b.js"}
+    assert look(tmp_path)[0] == {"venv/a.py", "build/b.js"}
 
 
 def test_an_ignored_folder_is_mined_when_it_is_asked_for(tmp_path: Path) -> None:

@@ -18,6 +18,12 @@ def mine(
     lang: Annotated[list[str] | None, typer.Option(help="Only this language; repeatable.")] = None,
     max_chars: Annotated[int | None, typer.Option(help="Largest chunk, in bytes.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes (0: one per core).")] = None,
+    links: Annotated[
+        bool | None, typer.Option("--links/--no-links", help="Find out who calls whom.")
+    ] = None,
+    cache: Annotated[
+        bool | None, typer.Option("--cache/--no-cache", help="Parse only what changed.")
+    ] = None,
     no_end: NoEnd = False,
     json_lines: Json = False,
     quiet: Quiet = False,
@@ -28,14 +34,17 @@ def mine(
     Example: forge mine repo/ -o chunks.jsonl
     """
     output = Output(json_lines=json_lines, quiet=quiet)
-    s = settings({"lang": lang, "max_chars": max_chars, "jobs": jobs}).settings
+    flags = {
+        "lang": lang, "max_chars": max_chars, "jobs": jobs, "links": links, "cache": cache,
+    }  # fmt: skip
+    s = settings(flags).settings
     from forge_cli import pipeline
     from forge_cli.core.jsonl import write_records
     from forge_cli.core.records import Verdict
 
     verdicts: list[Verdict] = []
     chunks = pipeline.mine_chunks(path, s, output, verdicts.append)
-    write_records(chunks, out, end=not no_end)
+    write_records(chunks.lines(), out, end=not no_end)
     if rejects:
         write_records(verdicts, rejects)
     output.next(f"forge raft {out}" if out != "-" else "… | forge raft")

@@ -37,6 +37,8 @@ class Settings(BaseModel):
     lang: list[str] = Field(default_factory=list, description="languages to mine (none: all)")
     max_chars: int = Field(1500, ge=200, description="largest chunk, in characters")
     jobs: int = Field(0, ge=0, description="processes to mine with (0: one per core)")
+    links: bool = Field(True, description="find out who calls whom in the repository")
+    cache: bool = Field(True, description="keep what was mined, and parse only what changed")
 
     teacher: Literal["none"] = Field("none", description="who writes the questions")
     distractors: int = Field(3, ge=0, le=16, description="distractors beside each oracle document")
@@ -82,7 +84,7 @@ class Settings(BaseModel):
 
 
 # Not part of what a run *is*: the same run directory may be taken up with other values.
-RUNTIME = {"jobs", "host", "quant", "parity", "suite", "min_examples", "max_rejects"}
+RUNTIME = {"jobs", "cache", "host", "quant", "parity", "suite", "min_examples", "max_rejects"}
 _ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_RECIPE"}
 
 

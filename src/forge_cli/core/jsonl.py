@@ -105,8 +105,12 @@ def dump(record: Record) -> bytes:
     return record.model_dump_json().encode() + b"\n"
 
 
-def write_records(records: Iterable[Record], target: str | Path, *, end: bool = True) -> int:
+def write_records(
+    records: Iterable[Record | bytes], target: str | Path, *, end: bool = True
+) -> int:
     """Write records to a file (atomically) or to stdout ("-"); return how many.
+
+    Bytes are blocks of whole lines, as `dump` makes them.
 
     stdout gets an `end` record when it is a pipe and `end` is true.
     """
@@ -120,14 +124,15 @@ def write_records(records: Iterable[Record], target: str | Path, *, end: bool = 
     return count
 
 
-def _write(records: Iterable[Record], stream: IO[bytes], end: bool) -> int:
+def _write(records: Iterable[Record | bytes], stream: IO[bytes], end: bool) -> int:
     digest = hashlib.sha256()
     count = 0
     for record in records:
-        line = dump(record)
-        stream.write(line)
-        digest.update(line)
-        count += 1
+        lines = record if isinstance(record, bytes) else dump(record)
+        stream.write(lines)
+        count += lines.count(b"\n")
+        if end:
+            digest.update(lines)
     if end:
         stream.write(dump(End(count=count, sha256=digest.hexdigest())))
     return count

@@ -9,7 +9,6 @@ from forge_cli.core.records import Chunk, content_id
 from forge_cli.mine.describe import Facts, describe, header_for
 from forge_cli.mine.files import Source
 from forge_cli.mine.grammar import Tags, parse
-from forge_cli.mine.history import Past
 from forge_cli.mine.split import cut, line_starts, statement_depths
 from forge_cli.mine.units import Piece, find_pieces
 
@@ -19,7 +18,6 @@ def cut_file(
     language: str,
     repo: str,
     limit: int,
-    past: Past | None = None,
     *,
     seconds: float = 20.0,
 ) -> list[Chunk]:
@@ -46,7 +44,7 @@ def cut_file(
             place = piece.start, piece.end
             depths = statement_depths(root, data, *place) if root is not None else {}
             ranges = cut(data, piece.start, piece.end, limit, starts, depths)
-        chunks += _chunks(source, language, repo, past, tags, piece, ranges, starts)
+        chunks += _chunks(source, language, repo, tags, piece, ranges, starts)
     return chunks
 
 
@@ -54,7 +52,6 @@ def _chunks(
     source: Source,
     language: str,
     repo: str,
-    past: Past | None,
     tags: Tags,
     piece: Piece,
     ranges: list[tuple[int, int]],
@@ -89,9 +86,6 @@ def _chunks(
             part=part,
             parts=len(ranges),
             calls=_calls(tags, start, end),
-            commit=past.commit if past else None,
-            committed=past.committed if past else None,
-            history=list(past.subjects) if past else [],
         )
 
 

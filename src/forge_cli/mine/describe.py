@@ -17,7 +17,8 @@ _HEADER_CHARS = 400
 _COMMENT_MARKS = re.compile(
     r"^[ \t]*(/\*\*?|\*/|\*(?!/)|//[/!]?|#+!?)[ \t]?|[ \t]*\*/[ \t]*$", re.MULTILINE
 )
-_WORD = re.compile(r"\w+")
+# All but the bytes of identifiers become blanks: splitting is then faster than a pattern.
+_WORDS = bytes(b if b > 127 or chr(b).isalnum() or b == 95 else 32 for b in range(256))
 _ATTRIBUTE = re.compile("attribute_item|decorator|annotation")
 # A literal without escapes says what it says: no need to compile it.
 _PLAIN_STRING = re.compile(
@@ -129,7 +130,7 @@ def header_for(owner: Definition | None, own: str, tags: Tags, text: str) -> str
     if own:
         lines.append(own)
     size = sum(map(len, lines))
-    words = set(_WORD.findall(text)) if tags.imports else set()
+    words = set(text.encode().translate(_WORDS).split()) if tags.imports else set()
     for statement in tags.imports:
         if words.isdisjoint(import_names(statement)) or statement in text:
             continue

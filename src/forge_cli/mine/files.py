@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.records import Verdict, content_id
-from forge_cli.mine.history import Past, git, read_history
+from forge_cli.mine.generated import read_marks
+from forge_cli.mine.history import git
 
 _MAX_BYTES = 1_000_000
 # A line this long, or this mean, is generated or minified code.
@@ -38,12 +39,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Tree:
-    """Where a repository's top is, its name, its git history, and the files asked for."""
+    """Where a repository's top is, its name, its commit, and the files asked for."""
 
     top: Path
     name: str
-    history: dict[str, Past]
+    head: str  # git's commit; "" outside of git or before the first
     paths: list[str]
+    marks: Mapping[str, bool]  # of .gitattributes: see generated.read_marks
 
 
 def find_tree(path: Path) -> Tree:
@@ -56,13 +58,13 @@ def find_tree(path: Path) -> Tree:
         raise UsageError(f"{path}: no such file or directory", "give the path of a repository")
     path = path.resolve()
     folder = path if path.is_dir() else path.parent
-    root, history = folder, {}
+    root, head = folder, ""
     top = git(folder, "rev-parse", "--show-toplevel")
     listed = _git_files(folder) if top else []
     # A folder that its repository ignores (a virtual environment) is mined by its own rules.
     if top and (listed or folder == Path(top.strip())):
         root = Path(top.strip())
-        history = read_history(root)
+        head = (git(root, "rev-parse", "--verify", "-q", "HEAD") or "").strip()
     else:
         listed = list(_walk(folder))
     names = [path.name] if path.is_file() else listed
@@ -72,12 +74,13 @@ def find_tree(path: Path) -> Tree:
     paths = [p for p in paths if not ignored.match_file(p)]
     if not paths:
         raise ForgeError(f"{path}: no files to mine", "is it empty, or is everything ignored?")
-    return Tree(root, root.name or "root", history, paths)
+    marks = read_marks(root, paths) if top else {}
+    return Tree(root, root.name or "root", head, paths, marks)
 
 
-def read(tree: Tree, path: str) -> Source | Verdict:
+def read(top: Path, path: str) -> Source | Verdict:
     """The file's bytes, or the reason why it is left out. Secret files are not opened."""
-    file = tree.top / path
+    file = top / path
     if not path.isprintable():
         shown = path.encode("utf-8", "backslashreplace").decode()
         return _verdict(shown, "name", "its name is not printable UTF-8")
@@ -99,6 +102,15 @@ def read(tree: Tree, path: str) -> Source | Verdict:
     if reason := _unfit(data):
         return _verdict(path, *reason, size=len(data))
     return Source(path, data)
+
+
+def stat_of(file: Path) -> tuple[int, ...]:
+    """Size, and the times (ns) of the last change of content and of inode; () for no file."""
+    try:
+        found = os.lstat(file)
+    except OSError:
+        return ()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _unfit(data: bytes) -> tuple[str, str] | None:

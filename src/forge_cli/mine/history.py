@@ -50,12 +50,16 @@ def read_history(top: Path) -> dict[str, Past]:
     return found
 
 
-def git(folder: Path, *args: str) -> str | None:
-    """What git prints in `folder`; None where it fails or is not installed."""
+def git(folder: Path, *args: str, given: str = "") -> str | None:
+    """What git prints in `folder`, `given` on its stdin; None where it fails or is missing."""
     environ = {k: v for k, v in os.environ.items() if k not in _PLACES}
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *args], capture_output=True, check=False, env=environ
+            ["git", "-C", str(folder), *args],
+            capture_output=True,
+            check=False,
+            env=environ,
+            input=os.fsencode(given),
         )
     except OSError:
         return None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-_NOT_NAMES = {"import", "as", "type", "from", "self"}
+_NOT_NAMES = {b"import", b"as", b"type", b"from", b"self"}
 _LAST_PART = re.compile(r"""[./:\\"<]|\bas\b""")
 
 
 @lru_cache(maxsize=4096)
-def import_names(statement: str) -> frozenset[str]:
-    """The names that stand for what is imported, in any of the mined languages."""
+def import_names(statement: str) -> frozenset[bytes]:
+    """The names (in UTF-8) that stand for what is imported, in any of the mined languages."""
     head, from_, _ = statement.partition(" from ")
     if from_ and head.startswith("import"):  # JavaScript: the names stand before `from`
         listed = head
@@ -25,4 +25,4 @@ def import_names(statement: str) -> frozenset[str]:
         listed = _LAST_PART.split(path)[-1]
     else:  # Python: import a.b as c
         listed = statement
-    return frozenset(re.findall(r"\w+", listed)) - _NOT_NAMES
+    return frozenset(name.encode() for name in re.findall(r"\w+", listed)) - _NOT_NAMES

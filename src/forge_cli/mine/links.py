@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import sys
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from forge_cli.core.records import Chunk
 from forge_cli.mine.words import occurrences
 
 _TEST = re.compile(r"(^|/)(tests?|__tests__)/|(^|/)test_[^/]*$|_test\.[^/]*$|\.(test|spec)\.[^/]*$")
 # What a call hangs on (`receiver.name(`), and what shows that a name is called.
-_RECEIVER = re.compile(r"(\w*)[?!]?\s*(?:\.|::|->)\s*\Z")
 _CALLED = re.compile(r"\s*(?:\(|<|::<|!)")
 _MOST_CANDIDATES = 100
 _OWN = {"self", "this", "cls", "Self", "super"}
@@ -24,120 +25,151 @@ _COMMON = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Target:
     """A definition that a call may mean."""
 
     index: int
-    path: str
+    file: _File
+    symbol: str
     scope: str  # the symbol without its last name
     is_method: bool
-    # Names that a call of it may hang on: its module, package and class.
-    places: frozenset[str]
+
+    def stands_in(self, name: str) -> bool:
+        """Whether a call of it may hang on `name`: its module, package or class."""
+        return name in (self.file.stem, self.file.folder) or (
+            self.scope == name or self.scope.endswith(f".{name}")
+        )
 
 
-@dataclass
-class _Named:
-    """The definitions of one name: all, and by file."""
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What the targets of one file share."""
 
-    all: list[_Target] = field(default_factory=list)
-    by_path: dict[str, list[_Target]] = field(default_factory=dict)
-
-    def add(self, target: _Target) -> None:
-        self.all.append(target)
-        self.by_path.setdefault(target.path, []).append(target)
+    number: int
+    path: str
+    stem: str
+    folder: str
 
 
-def link(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """The same chunks with `called_by` and `tests` set.
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    file: int
+    language: str
+    symbol: str
+    scope: str
+
+
+class Links:
+    """Calls resolved to definitions: all files are added, then all are resolved.
 
     A call is resolved to the definition of that name in the same class or file, else to the
     only one in the repository. An ambiguous name is left alone: a wrong link is worse than
-    none.
+    none. Kept in memory are the definitions and the links, not the calls.
+
+    Attributes:
+        called_by, tests: number of a chunk → symbols that call it, and tests that do; some twice.
     """
-    by_name: dict[str, _Named] = {}
-    for index, chunk in enumerate(chunks):
-        if target := _as_target(index, chunk):
-            name = (chunk.symbol or "").rsplit(".", 1)[-1]
-            by_name.setdefault(name, _Named()).add(target)
-    called_by: dict[int, set[str]] = {}
-    tests: dict[int, set[str]] = {}
-    for caller in chunks:
-        if caller.symbol is None:
-            continue
-        into = tests if _TEST.search(caller.path) else called_by
-        for index in _called(caller, by_name):
-            if (chunks[index].path, chunks[index].symbol) != (caller.path, caller.symbol):
-                into.setdefault(index, set()).add(caller.symbol)
-    linked = list(chunks)
-    for index in called_by.keys() | tests.keys():
-        callers = {
-            "called_by": sorted(called_by.get(index, ())),
-            "tests": sorted(tests.get(index, ())),
-        }
-        linked[index] = linked[index].model_copy(update=callers)
-    return linked
+
+    def __init__(self) -> None:
+        self.called_by: dict[int, list[str]] = {}
+        self.tests: dict[int, list[str]] = {}
+        self._by_name: dict[str, list[_Target]] = {}  # each in the order of the files
+        self._chunks = self._files = self._resolved = 0
+
+    def add(self, facts: bytes) -> None:
+        """Take up the definitions of the next file (`Found.facts`)."""
+        path, _, chunks = json.loads(facts)
+        pure = PurePosixPath(path)
+        file = _File(self._files, path, pure.stem, pure.parent.name)
+        for number, known in enumerate(chunks, self._chunks):
+            if known is None or not known[2]:
+                continue
+            symbol, kind, _, _ = known
+            scope, _, name = symbol.rpartition(".")
+            target = _Target(number, file, symbol, sys.intern(scope), kind == "method")
+            self._by_name.setdefault(name, []).append(target)
+        self._chunks += len(chunks)
+        self._files += 1
+
+    def resolve(self, facts: bytes) -> None:
+        """Resolve the calls of the next file, in the same order, when all have been added."""
+        path, language, chunks = json.loads(facts)
+        into = self.tests if _TEST.search(path) else self.called_by
+        for known in chunks:
+            if known is None:
+                continue
+            symbol, _, _, calls = known
+            caller = _Caller(self._resolved, language, symbol, symbol.rpartition(".")[0])
+            for target in self._called(caller, calls):
+                if (target.file.path, target.symbol) != (path, symbol):
+                    callers = into.setdefault(target.index, [])
+                    if not callers or callers[-1] != symbol:
+                        callers.append(symbol)
+        self._resolved += 1
+
+    def _called(self, caller: _Caller, calls: dict[str, list[str | None]]) -> Iterator[_Target]:
+        for name, hangs_on in calls.items():
+            if named := self._by_name.get(name):
+                for receiver in hangs_on:
+                    target = _resolve(named, name, receiver, caller)
+                    if target is not None:
+                        yield target
 
 
-def _as_target(index: int, chunk: Chunk) -> _Target | None:
-    """Definitions, each once: a class has no signature but where it begins."""
-    if chunk.symbol is None or chunk.part > 1:
-        return None
-    if chunk.kind not in ("function", "method") and not (chunk.kind == "class" and chunk.signature):
-        return None
-    path = PurePosixPath(chunk.path)
-    scope = chunk.symbol.rpartition(".")[0]
-    places = frozenset({path.stem, path.parent.name, scope.rpartition(".")[2]} - {""})
-    return _Target(index, chunk.path, scope, chunk.kind == "method", places)
-
-
-def _called(caller: Chunk, by_name: dict[str, _Named]) -> Iterator[int]:
-    for name in caller.calls:
-        if named := by_name.get(name):
-            for receiver in _receivers(caller.text, name):
-                index = _resolve(named, name, receiver, caller)
-                if index is not None:
-                    yield index
-
-
-def _receivers(text: str, name: str) -> set[str | None]:
+def receivers(text: str, name: str) -> list[str | None]:
     """What the calls of a name hang on: a name, "" for an expression, None for nothing."""
-    found: set[str | None] = set()
+    found: dict[str | None, None] = {}
     for at in occurrences(text, name):
         if _CALLED.match(text, at + len(name)):
-            hangs = None
-            if text[max(0, at - 60) : at].rstrip()[-1:] in (".", ":", ">"):
-                hangs = _RECEIVER.search(text, max(0, at - 60), at)
-            found.add(hangs[1] if hangs else None)
-    return found
+            found[_receiver(text[max(0, at - 60) : at].rstrip())] = None
+    return list(found)
 
 
-def _resolve(named: _Named, name: str, receiver: str | None, caller: Chunk) -> int | None:
+def _receiver(before: str) -> str | None:
+    """The name before the dot (or ::, ->) that ends `before`; None where none ends it."""
+    if before[-1:] != "." and before[-2:] not in ("::", "->"):
+        return None
+    before = before.rstrip(".:->").rstrip().rstrip("?!")
+    start = len(before)
+    while start and (before[start - 1].isalnum() or before[start - 1] == "_"):
+        start -= 1
+    return before[start:]
+
+
+def _resolve(
+    named: list[_Target], name: str, receiver: str | None, caller: _Caller
+) -> _Target | None:
     """The one candidate of the caller's class, else of its file, else of the repository."""
-    scope = (caller.symbol or "").rpartition(".")[0]
-    same_file = _fitting(named.by_path.get(caller.path, []), name, receiver, caller)
+    scope = caller.scope
+    first = bisect_left(named, caller.file, key=_file_number)
+    last = bisect_right(named, caller.file, key=_file_number)
+    same_file = _fitting(named[first:last], name, receiver, caller)
     same_class = [target for target in same_file if scope and target.scope == scope]
     for found in (same_class, same_file):
         if len(found) == 1:
-            return found[0].index
+            return found[0]
     # Of a name that is everywhere, looking through all would take the square of the files.
-    if same_file or len(named.all) > _MOST_CANDIDATES:
+    if same_file or len(named) > _MOST_CANDIDATES:
         return None
-    everywhere = _fitting(named.all, name, receiver, caller)
-    return everywhere[0].index if len(everywhere) == 1 else None
+    everywhere = _fitting(named, name, receiver, caller)
+    return everywhere[0] if len(everywhere) == 1 else None
+
+
+def _file_number(target: _Target) -> int:
+    return target.file.number
 
 
 def _fitting(
-    candidates: list[_Target], name: str, receiver: str | None, caller: Chunk
+    candidates: list[_Target], name: str, receiver: str | None, caller: _Caller
 ) -> list[_Target]:
     """The candidates that a call through `receiver` (None: a bare name) can mean."""
     if receiver is None:
         # `open(…)` is no call of some class's method `open`, but for Java and C++ inside it.
-        scope = (caller.symbol or "").rpartition(".")[0]
-        inside = scope if caller.language in ("java", "cpp") else ""
+        inside = caller.scope if caller.language in ("java", "cpp") else ""
         return [t for t in candidates if not t.is_method or (inside and t.scope == inside)]
     if receiver in _OWN:
         return [t for t in candidates if t.is_method]
-    if known := [t for t in candidates if receiver in t.places]:
+    if known := [t for t in candidates if receiver and t.stands_in(receiver)]:
         return known
     return [] if name in _COMMON else [t for t in candidates if t.is_method]

@@ -32,22 +32,27 @@ def statement_depths(root: Any, data: bytes, first: int, last: int) -> dict[int,
     cursor = root.walk()
     depth = 0
     comment_end = -1  # where the line after the last comment of its own line begins
-    while True:
-        node = cursor.node
+    while (node := cursor.node) is not None:
         start = data.rfind(b"\n", 0, node.start_byte) + 1
         if start not in depths and not data[start : node.start_byte].strip():
             depths[start] = depth + (_UNDER_COMMENT if start == comment_end else 0)
             if "comment" in node.type:
                 comment_end = data.find(b"\n", node.end_byte - 1) + 1
         # Only nodes of several lines can hold another line's start.
-        near = node.start_byte < last and node.end_byte > first
-        if near and node.start_point[0] != node.end_point[0] and cursor.goto_first_child():
+        several = node.start_point[0] != node.end_point[0]
+        if (
+            several
+            and node.end_byte > first
+            and cursor.goto_first_child_for_byte(first) is not None
+        ):
             depth += 1
             continue
-        while not cursor.goto_next_sibling():
+        while node.start_byte >= last or not cursor.goto_next_sibling():
             if not cursor.goto_parent():
                 return depths
             depth -= 1
+            node = cursor.node
+    return depths
 
 
 def cut(

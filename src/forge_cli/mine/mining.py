@@ -1,0 +1,158 @@
+"""One run over a repository: what changed is mined, the rest comes from the cache."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from forge_cli.core.errors import ForgeError
+from forge_cli.core.events import Reporter
+from forge_cli.core.records import Verdict, content_id
+from forge_cli.mine.cache import Cache, Entry, Writer
+from forge_cli.mine.coverage import Coverage
+from forge_cli.mine.files import Tree
+from forge_cli.mine.finish import Waiting, finish
+from forge_cli.mine.history import read_history
+from forge_cli.mine.pool import mine_files
+from forge_cli.mine.worker import Config, Found, Task
+
+
+class Mining:
+    """The order of the work; see `mine.run` for the arguments."""
+
+    def __init__(
+        self,
+        path: Path,
+        tree: Tree,
+        config: Config,
+        jobs: int,
+        cache: Cache | None,
+        on_reject: Callable[[Verdict], None] | None,
+        reporter: Reporter,
+    ) -> None:
+        self.path, self.tree, self.config, self.jobs = path, tree, config, jobs
+        self.cache = cache
+        self.on_reject, self.reporter = on_reject, reporter
+        self.coverage = Coverage()
+
+    def lines(self) -> Iterator[bytes]:
+        """Blocks of whole JSON lines."""
+        marks = self.tree.marks
+        tasks = [Task(path, exempt=marks.get(path) is False) for path in self.tree.paths]
+        known = {task.path: self.cache.same(task) for task in tasks} if self.cache else {}
+        if self.cache and self._all_known(known):
+            for path, entry in known.items():
+                if entry is not None:
+                    self._count(self.cache.outcome(path, entry))
+            self._conclude()
+            yield from self.cache.blocks()
+            return
+        with contextlib.ExitStack() as stack:
+            writer = None
+            if self.cache:
+                writer = self._writer(self.cache, stack)
+            results = self._results(tasks, known, writer, stack)
+            if self.config.links:
+                yield from self._linked(results, writer, stack)
+            else:
+                yield from self._plain(results, writer)
+            if writer:
+                writer.commit(self.tree.head)
+
+    def _all_known(self, known: dict[str, Entry | None]) -> bool:
+        cache = self.cache
+        marked = any(self.tree.marks.values())
+        return (
+            cache is not None
+            and not marked
+            and cache.head == self.tree.head
+            and cache.entries.keys() == known.keys()
+            and all(known.values())
+        )
+
+    def _writer(self, cache: Cache, stack: contextlib.ExitStack) -> Writer | None:
+        try:
+            writer = Writer(cache)
+        except OSError as error:
+            self.reporter.warn(f"no cache in {cache.folder}: {error.strerror or error}")
+            return None
+        stack.callback(writer.close)
+        return writer
+
+    def _results(
+        self,
+        tasks: list[Task],
+        known: dict[str, Entry | None],
+        writer: Writer | None,
+        stack: contextlib.ExitStack,
+    ) -> Iterator[Found]:
+        """What became of each file, in order, counted."""
+        marked = {path for path, left_out in self.tree.marks.items() if left_out}
+        new = [t for t in tasks if t.path not in marked and not known.get(t.path)]
+        mined = mine_files(self.config, new, self.jobs)
+        stack.callback(mined.close)
+        opened = None
+        if self.cache and self.cache.nonce:
+            opened = stack.enter_context(self.cache.opened())
+        with self.reporter.task("mining", len(tasks)) as progress:
+            for task in tasks:
+                entry = known.get(task.path)
+                if task.path in marked:
+                    found = _marked(task.path)
+                elif entry and self.cache and opened:
+                    found = self.cache.found(task.path, entry, *opened)
+                else:
+                    found = next(mined)
+                if writer and task.path not in marked:
+                    writer.add(task, found)
+                self._count(found)
+                yield found
+                progress.advance()
+        self._conclude()
+
+    def _count(self, found: Found) -> None:
+        self.coverage.add(found)
+        if found.verdict and self.on_reject:
+            self.on_reject(found.verdict)
+
+    def _conclude(self) -> None:
+        if not self.coverage.chunks:
+            raise ForgeError(
+                f"{self.path}: none of {len(self.tree.paths)} files holds text that Forge mines",
+                "see why with --rejects FILE",
+            )
+        self.reporter.note(str(self.coverage))
+
+    def _plain(self, results: Iterator[Found], writer: Writer | None) -> Iterator[bytes]:
+        history = read_history(self.tree.top) if self.tree.head else {}
+        for found in results:
+            if found.chunks:
+                heads = found.heads.splitlines()
+                lines = finish(heads, history.get(found.path), None)
+                if writer:
+                    writer.write(found.path, lines)
+                yield lines
+
+    def _linked(
+        self, results: Iterator[Found], writer: Writer | None, stack: contextlib.ExitStack
+    ) -> Iterator[bytes]:
+        waiting = Waiting()
+        stack.callback(waiting.close)
+        for found in results:
+            if found.chunks:
+                waiting.add(found)
+        history = read_history(self.tree.top) if self.tree.head else {}
+        with self.reporter.task("linking", self.coverage.files) as progress:
+            for path, lines in waiting.finished(history):
+                if writer:
+                    writer.write(path, lines)
+                yield lines
+                progress.advance()
+
+
+def _marked(path: str) -> Found:
+    reason = ".gitattributes says that it is generated or vendored"
+    return Found(
+        path, Verdict(id=content_id(path, "generated"), check="generated", reason=reason, path=path)
+    )
