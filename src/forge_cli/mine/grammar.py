@@ -122,7 +122,9 @@ def parse(data: bytes, language: str, *, seconds: float = 20.0) -> tuple[Any, Ta
         start, end = node.start_byte, node.end_byte
         if end > start:
             tags.calls.append((start, data[start:end].decode("utf-8", "replace")))
-    tags.imports = [_import(data, node) for node in found.get("import", ())]
+    # Captures come in no order that two processes would share.
+    imports = sorted(found.get("import", ()), key=lambda node: int(node.start_byte))
+    tags.imports = [_import(data, node) for node in imports]
     tags.definitions.sort(key=lambda d: (d.outer.start_byte, -d.outer.end_byte))
     tags.calls.sort()
     return root, tags
