@@ -124,15 +124,27 @@ def _comment_above(node: Any, data: bytes) -> str:
     return inspect.cleandoc(_COMMENT_MARKS.sub("", "\n".join(lines))).strip()
 
 
+def _imports_used(tags: Tags, text: str) -> list[str]:
+    """The imports that bring a name into the file which stands in `text`, in order."""
+    if not tags.imports:
+        return []
+    if not tags.imported:
+        for number, statement in enumerate(tags.imports):
+            for name in import_names(statement):
+                tags.imported.setdefault(name, []).append(number)
+    words = set(text.encode().translate(_WORDS).split())
+    used = {number for name in tags.imported.keys() & words for number in tags.imported[name]}
+    return [tags.imports[number] for number in sorted(used)]
+
+
 def header_for(owner: Definition | None, own: str, tags: Tags, text: str) -> str:
     """The enclosing class, a later part's own signature, and the imports that `text` uses."""
     lines = [signature(owner, tags.data)] if owner and owner.kind != "section" else []
     if own:
         lines.append(own)
     size = sum(map(len, lines))
-    words = set(text.encode().translate(_WORDS).split()) if tags.imports else set()
-    for statement in tags.imports:
-        if words.isdisjoint(import_names(statement)) or statement in text:
+    for statement in _imports_used(tags, text):
+        if statement in text:
             continue
         size += len(statement)
         if size > _HEADER_CHARS:

@@ -49,7 +49,7 @@ class Waiting:
         self._facts.close()
 
 
-def finish(heads: list[bytes], past: Past | None, links: Links | None, first: int = 0) -> bytes:
+def finish(heads: list[bytes], past: Past | None, links: Links, first: int) -> bytes:
     """Whole JSON lines from their heads.
 
     Args:
@@ -58,13 +58,17 @@ def finish(heads: list[bytes], past: Past | None, links: Links | None, first: in
     plain = _tail((), (), past)
     lines = []
     for number, head in enumerate(heads, first):
-        callers = links.called_by.get(number) if links else None
-        tests = links.tests.get(number) if links else None
+        callers, tests = links.called_by.get(number), links.tests.get(number)
         tail = plain
         if callers or tests:
             tail = _tail(sorted(set(callers or ())), sorted(set(tests or ())), past)
         lines.append(head.removesuffix(b"\n") + tail)
     return b"".join(lines)
+
+
+def finish_alone(heads: bytes, past: Past | None) -> bytes:
+    """Whole JSON lines from their heads, a line each, without links."""
+    return heads.replace(b"\n", _tail((), (), past))
 
 
 def heads_of(lines: bytes) -> bytes:

@@ -72,6 +72,8 @@ class Tags:
     definitions: list[Definition] = field(default_factory=list)
     calls: list[tuple[int, str]] = field(default_factory=list)
     imports: list[str] = field(default_factory=list)
+    # name that an import brings in → numbers of those imports; filled where it is needed
+    imported: dict[bytes, list[int]] = field(default_factory=dict)
 
 
 def language_of(path: str) -> str | None:

@@ -12,7 +12,7 @@ from forge_cli.core.records import Verdict, content_id
 from forge_cli.mine.cache import Cache, Entry, Writer
 from forge_cli.mine.coverage import Coverage
 from forge_cli.mine.files import Tree
-from forge_cli.mine.finish import Waiting, finish
+from forge_cli.mine.finish import Waiting, finish_alone
 from forge_cli.mine.history import read_history
 from forge_cli.mine.pool import mine_files
 from forge_cli.mine.worker import Config, Found, Task
@@ -128,8 +128,7 @@ class Mining:
         history = read_history(self.tree.top) if self.tree.head else {}
         for found in results:
             if found.chunks:
-                heads = found.heads.splitlines()
-                lines = finish(heads, history.get(found.path), None)
+                lines = finish_alone(found.heads, history.get(found.path))
                 if writer:
                     writer.write(found.path, lines)
                 yield lines

@@ -24,7 +24,7 @@ from forge_cli.mine.generated import foreign
 from forge_cli.mine.grammar import language_of, refine
 from forge_cli.mine.links import receivers
 
-_FILES_A_COLLECTION = 200
+_FILES_A_COLLECTION = 25
 _SIZE = struct.Struct("<Q")
 # In every chunk's JSON what comes from here on is known when all files are mined.
 TAIL = b',"called_by":'
@@ -195,6 +195,7 @@ def main(target: str) -> None:
     work: Callable[[Config, Task], Any] = getattr(importlib.import_module(module), name)
     # Nearly all that a file makes is freed without the collector, which costs a tenth.
     gc.disable()
+    gc.freeze()
     send(answers, "ready")
     for number, message in enumerate(iter(lambda: receive(sys.stdin.fileno()), None)):
         if number % _FILES_A_COLLECTION == 0:
