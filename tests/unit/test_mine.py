@@ -206,14 +206,24 @@ def test_bad_paths(tmp_path: Path) -> None:
         mined(tmp_path, langs=["klingon"])
 
 
-def test_a_bare_builtin_is_not_a_call_of_a_method(tmp_path: Path) -> None:
+def test_a_builtin_is_not_a_call_of_what_is_named_like_it(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(
-        "class Door:\n    def open(self):\n        return 1\n"
-        + "    # pad\n" * 40
-        + "\n\ndef read(p):\n    return open(p)\n\n\ndef walk(d):\n    return d.open()\n"
+        "class Door:\n    def open(self):\n        return 1\n\n"
+        "    def unlatch(self):\n        return self.open()\n"
+        + "    # pad\n"
+        * 40
+        + "\n\ndef read(p):\n    return open(p)\n\n\ndef walk(d):\n    d.unlatch()\n"
+        "    return d.open()\n"
     )
-    door = next(c for c in mined(tmp_path, max_chars=200) if c.symbol == "Door.open")
-    assert door.called_by == ["walk"]
+    (tmp_path / "b.py").write_text("def str(x):\n    return x\n\n\ndef f():\n    return str(1)\n")
+    (tmp_path / "c.py").write_text("import os\n\n\ndef g():\n    return str(1)\n")
+    (tmp_path / "d.py").write_text("class T:\n    def chown(self):\n        os.chown(1)\n")
+    (tmp_path / "e.py").write_text("def chown(x):\n    return x\n")
+    found = {c.symbol: c.called_by for c in mined(tmp_path, max_chars=200) if c.signature}
+    assert found["Door.open"] == ["Door.unlatch"], "d may be any path or archive"
+    assert found["Door.unlatch"] == ["walk"]
+    assert found["str"] == ["f"], "in another file it is Python's"
+    assert found["chown"] == [], "what a definition names is no call of it"
 
 
 @pytest.mark.parametrize("package", ["json", "email", "asyncio", "lib2to3"])

@@ -21,7 +21,7 @@ from forge_cli.mine.chunks import cut_file
 from forge_cli.mine.files import Source
 from forge_cli.mine.grammar import LANGUAGES
 from forge_cli.mine.links import Links
-from forge_cli.mine.words import occurrences
+from forge_cli.mine.words import last_word, words
 from forge_cli.mine.worker import facts_of
 
 TREES = {
@@ -156,20 +156,21 @@ def test_damaged_sources_keep_the_contract(language: str) -> None:
             to = min(to, at + 12)
             data = data[:at] + rng.choice(crumbs) * rng.randint(0, 2) + data[to:]
         data = data.decode("utf-8", "ignore").encode()
-        chunks = cut_file(Source("a", data), language, "r", rng.choice([40, 90, 300]))
+        source = Source("a", data)
+        chunks, calls = cut_file(source, language, "r", rng.choice([40, 90, 300]))
         assert b"".join(chunk.text.encode() for chunk in chunks) == data
         ends = [0, *(chunk.end_byte for chunk in chunks)]
         assert [chunk.start_byte for chunk in chunks] == ends[:-1]
         assert all(name for chunk in chunks for name in [chunk.symbol or "-", *chunk.calls])
-        links, facts = Links(), facts_of("a", language, chunks)
+        links, facts = Links(), facts_of(source, language, chunks, calls)
         links.add(facts)
         links.resolve(facts)
         assert {*links.called_by, *links.tests} <= set(range(len(chunks)))
 
 
-def test_a_word_that_is_empty_stands_nowhere() -> None:
-    assert list(occurrences("a b a_b ab b", "b")) == [2, 11]
-    assert list(occurrences("a b", "")) == []
+def test_words() -> None:
+    assert words(b"a.b_1(\xc3\xa9, 2)") == [b"a", b"b_1", b"\xc3\xa9", b"2"]
+    assert last_word(b"x = self.name") == b"name" and last_word(b"f()") == b""
 
 
 def test_processes_and_runs_give_the_same_chunks_and_rejects(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ def cut_file(
     limit: int,
     *,
     seconds: float = 20.0,
-) -> list[Chunk]:
-    """Chunks of one file, in order, disjoint and covering all its bytes.
+) -> tuple[list[Chunk], list[tuple[int, str]]]:
+    """Chunks of one file, in order, disjoint and covering all its bytes; and its calls.
 
     Args:
         limit: largest chunk, in bytes of UTF-8.
@@ -32,7 +32,7 @@ def cut_file(
     """
     data = source.data
     if not data:
-        return []
+        return [], []
     starts = line_starts(data)
     root, tags = None, Tags(data)
     if language != "text":
@@ -45,7 +45,7 @@ def cut_file(
             depths = statement_depths(root, data, *place) if root is not None else {}
             ranges = cut(data, piece.start, piece.end, limit, starts, depths)
         chunks += _chunks(source, language, repo, tags, piece, ranges, starts)
-    return chunks
+    return chunks, tags.calls
 
 
 def _chunks(

@@ -12,13 +12,12 @@ from typing import Any
 
 from forge_cli.mine.grammar import Definition, Tags, text_of
 from forge_cli.mine.imports import import_names
+from forge_cli.mine.words import words
 
 _HEADER_CHARS = 400
 _COMMENT_MARKS = re.compile(
     r"^[ \t]*(/\*\*?|\*/|\*(?!/)|//[/!]?|#+!?)[ \t]?|[ \t]*\*/[ \t]*$", re.MULTILINE
 )
-# All but the bytes of identifiers become blanks: splitting is then faster than a pattern.
-_WORDS = bytes(b if b > 127 or chr(b).isalnum() or b == 95 else 32 for b in range(256))
 _ATTRIBUTE = re.compile("attribute_item|decorator|annotation")
 # A literal without escapes says what it says: no need to compile it.
 _PLAIN_STRING = re.compile(
@@ -132,8 +131,8 @@ def _imports_used(tags: Tags, text: str) -> list[str]:
         for number, statement in enumerate(tags.imports):
             for name in import_names(statement):
                 tags.imported.setdefault(name, []).append(number)
-    words = set(text.encode().translate(_WORDS).split())
-    used = {number for name in tags.imported.keys() & words for number in tags.imported[name]}
+    names = tags.imported.keys() & set(words(text.encode()))
+    used = {number for name in names for number in tags.imported[name]}
     return [tags.imports[number] for number in sorted(used)]
 
 

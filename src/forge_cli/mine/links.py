@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import io
 import json
 import re
 import sys
@@ -10,18 +12,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from forge_cli.mine.words import occurrences
+from forge_cli.mine.words import last_word
 
 _TEST = re.compile(r"(^|/)(tests?|__tests__)/|(^|/)test_[^/]*$|_test\.[^/]*$|\.(test|spec)\.[^/]*$")
-# What a call hangs on (`receiver.name(`), and what shows that a name is called.
-_CALLED = re.compile(r"\s*(?:\(|<|::<|!)")
 _MOST_CANDIDATES = 100
 _OWN = {"self", "this", "cls", "Self", "super"}
-# Methods that every language's strings and collections have: `d.get(…)` says nothing.
+# Methods that every language's strings, collections, files and locks have: `d.get(…)` says
+# nothing of whose `get` it is.
 _COMMON = {
-    *dir(str), *dir(bytes), *dir(dict), *dir(list), *dir(set), "push", "map", "filter", "len",
-    "concat", "slice", "has", "forEach", "toString", "size", "contains", "isEmpty", "clone",
-    "unwrap", "iter", "push_back", "begin", "end", "String", "Error", "call", "apply", "bind",
+    *dir(str), *dir(bytes), *dir(dict), *dir(list), *dir(set), *dir(io.TextIOWrapper),
+    *dir(io.BufferedRandom), *dir(PurePosixPath), *dir(re.compile("")), "push", "map", "filter",
+    "len", "concat", "slice", "has", "forEach", "toString", "size", "contains", "isEmpty",
+    "clone", "unwrap", "iter", "push_back", "begin", "end", "String", "Error", "call", "apply",
+    "bind", "open", "exists", "mkdir", "unlink", "send", "recv", "connect", "acquire", "release",
+    "start", "stop", "run", "wait", "put", "set", "is_set", "cancel", "result", "submit", "info",
+    "debug", "warning", "error", "exception", "log", "then", "catch", "next", "equals",
+    "hashCode", "get", "add", "remove", "match", "group", "execute", "commit", "cursor",
+}  # fmt: skip
+# Names that need no import: a bare call means them unless the file itself defines the name.
+_BUILT_IN = {
+    *dir(builtins), "String", "Number", "Boolean", "Array", "Object", "Promise", "Symbol", "Date",
+    "RegExp", "Map", "Set", "parseInt", "parseFloat", "require", "fetch", "setTimeout",
+    "setInterval", "len", "cap", "make", "new", "append", "copy", "delete", "panic", "recover",
+    "close", "print", "println", "Some", "Ok", "Err", "None", "Box", "Vec", "printf", "malloc",
+    "free", "memcpy", "strlen", "exit", "abort", "echo", "isset", "puts", "raise", "assert",
 }  # fmt: skip
 
 
@@ -117,24 +131,13 @@ class Links:
                         yield target
 
 
-def receivers(text: str, name: str) -> list[str | None]:
-    """What the calls of a name hang on: a name, "" for an expression, None for nothing."""
-    found: dict[str | None, None] = {}
-    for at in occurrences(text, name):
-        if _CALLED.match(text, at + len(name)):
-            found[_receiver(text[max(0, at - 60) : at].rstrip())] = None
-    return list(found)
-
-
-def _receiver(before: str) -> str | None:
-    """The name before the dot (or ::, ->) that ends `before`; None where none ends it."""
-    if before[-1:] != "." and before[-2:] not in ("::", "->"):
+def receiver_at(data: bytes, at: int) -> str | None:
+    """What the name at a byte hangs on: a name, "" for an expression, None for nothing."""
+    before = data[max(0, at - 60) : at].rstrip()
+    if before[-1:] != b"." and before[-2:] not in (b"::", b"->"):
         return None
-    before = before.rstrip(".:->").rstrip().rstrip("?!")
-    start = len(before)
-    while start and (before[start - 1].isalnum() or before[start - 1] == "_"):
-        start -= 1
-    return before[start:]
+    before = before.rstrip(b".:->").rstrip().rstrip(b"?!")
+    return last_word(before).decode("utf-8", "replace")
 
 
 def _resolve(
@@ -142,15 +145,19 @@ def _resolve(
 ) -> _Target | None:
     """The one candidate of the caller's class, else of its file, else of the repository."""
     scope = caller.scope
+    # `x.f()` of any `x` may be a method of this file or of another.
+    knows = receiver is None or receiver in _OWN
     first = bisect_left(named, caller.file, key=_file_number)
     last = bisect_right(named, caller.file, key=_file_number)
     same_file = _fitting(named[first:last], name, receiver, caller)
     same_class = [target for target in same_file if scope and target.scope == scope]
     for found in (same_class, same_file):
-        if len(found) == 1:
+        if len(found) == 1 and (knows or found[0].stands_in(receiver or "")):
             return found[0]
     # Of a name that is everywhere, looking through all would take the square of the files.
-    if same_file or len(named) > _MOST_CANDIDATES:
+    if (knows and same_file) or len(named) > _MOST_CANDIDATES:
+        return None
+    if receiver is None and name in _BUILT_IN:
         return None
     everywhere = _fitting(named, name, receiver, caller)
     return everywhere[0] if len(everywhere) == 1 else None

@@ -1,18 +1,16 @@
-"""Whole words in a text, faster than a regular expression for each."""
+"""Identifiers in bytes of source, faster than a regular expression."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+# Every byte that can be no part of an identifier becomes a blank.
+_BLANKS = bytes(b if b > 127 or chr(b).isalnum() or b == 95 else 32 for b in range(256))
 
 
-def occurrences(text: str, word: str) -> Iterator[int]:
-    """Where `word` (not empty) stands in `text` as a whole identifier."""
-    size = len(word)
-    at = text.find(word) if word else -1
-    while at != -1:
-        end = at + size
-        before = at > 0 and (text[at - 1].isalnum() or text[at - 1] == "_")
-        after = end < len(text) and (text[end].isalnum() or text[end] == "_")
-        if not before and not after:
-            yield at
-        at = text.find(word, end)
+def words(data: bytes) -> list[bytes]:
+    """All identifiers, keywords and numbers, in order."""
+    return data.translate(_BLANKS).split()
+
+
+def last_word(data: bytes) -> bytes:
+    """The identifier that `data` ends with, or b""."""
+    return data.translate(_BLANKS).rpartition(b" ")[2]

@@ -22,7 +22,7 @@ from forge_cli.mine.chunks import cut_file
 from forge_cli.mine.files import Source, read, stat_of
 from forge_cli.mine.generated import foreign
 from forge_cli.mine.grammar import language_of, refine
-from forge_cli.mine.links import receivers
+from forge_cli.mine.links import receiver_at
 
 _FILES_A_COLLECTION = 25
 _SIZE = struct.Struct("<Q")
@@ -99,7 +99,7 @@ def _mine(config: Config, task: Task) -> Found:
     if langs and language not in langs:
         return Found(path, skipped=True)
     try:
-        chunks = cut_file(
+        chunks, calls = cut_file(
             source, language, config.repo, config.max_chars, seconds=config.parse_seconds
         )
     except (RecursionError, ValueError) as error:
@@ -108,7 +108,7 @@ def _mine(config: Config, task: Task) -> Found:
         why = "its chunks are not its bytes: a defect of Forge"
         return Found(path, _rejected(source, "coverage", why))
     heads = b"".join(_head(chunk) + b"\n" for chunk in chunks)
-    facts = facts_of(path, language, chunks) if config.links else b""
+    facts = facts_of(source, language, chunks, calls) if config.links else b""
     in_chunks = sum(chunk.end_byte - chunk.start_byte for chunk in chunks)
     digest = hashlib.sha256(source.data).hexdigest()
     return Found(path, None, len(source.data), len(chunks), in_chunks, heads, facts, digest)
@@ -120,19 +120,35 @@ def _head(chunk: Chunk) -> bytes:
     return line[: line.rindex(TAIL)]
 
 
-def facts_of(path: str, language: str, chunks: list[Chunk]) -> bytes:
-    """What `links` needs of a file, as JSON."""
-    return json.dumps([path, language, [_facts(chunk) for chunk in chunks]]).encode()
+def facts_of(
+    source: Source, language: str, chunks: list[Chunk], calls: list[tuple[int, str]]
+) -> bytes:
+    """What `links` needs of a file, as JSON.
+
+    Args:
+        calls: where each call's name stands, and the name.
+    """
+    facts: list[list[Any] | None] = []
+    at = 0
+    for chunk in chunks:
+        hangs_on: dict[str, list[str | None]] = {}
+        while at < len(calls) and calls[at][0] < chunk.end_byte:
+            place, name = calls[at]
+            found = hangs_on.setdefault(name, [])
+            if (receiver := receiver_at(source.data, place)) not in found:
+                found.append(receiver)
+            at += 1
+        facts.append(_facts(chunk, hangs_on))
+    return json.dumps([source.path, language, facts]).encode()
 
 
-def _facts(chunk: Chunk) -> list[Any] | None:
+def _facts(chunk: Chunk, calls: dict[str, list[str | None]]) -> list[Any] | None:
     if chunk.symbol is None:
         return None
     # Definitions each once: a class has no signature but where it begins.
     is_target = chunk.part == 1 and (
         chunk.kind in ("function", "method") or (chunk.kind == "class" and bool(chunk.signature))
     )
-    calls = {name: receivers(chunk.text, name) for name in chunk.calls}
     return [chunk.symbol, chunk.kind, is_target, calls]
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.records import Chunk, Example
-from forge_cli.raft.contexts import Context, form_contexts
-from forge_cli.raft.questions import ask, callees, is_askable
+from forge_cli.raft.contexts import Context, form_contexts, lacks
+from forge_cli.raft.index import Index
+from forge_cli.raft.questions import Ask, Subject, ask
+from forge_cli.raft.relations import about_commits, is_commits, relate
 from forge_cli.raft.render import answered, refused
 
 
@@ -28,41 +31,85 @@ def run(
         distractors: documents beside the oracle.
         oracle_p: share of the rows whose context holds the oracle document; the other
             rows show a context without it and abstain.
-        questions: per definition, at the most.
+        questions: per definition, at the most; kinds that are rare so far go first.
 
     Raises:
         ForgeError: no chunk is a definition that can be asked about.
     """
     mined = list(chunks)
-    askable = [chunk for chunk in mined if is_askable(chunk)]
+    index = Index(mined)
+    askable = [chunk for chunk in mined if index.is_askable(chunk)]
     if not askable:
         raise ForgeError(
             f"none of {len(mined)} chunks is a function, method or class outside the tests",
             "mine a repository that holds code",
         )
-    called = callees(mined)
-    contexts = form_contexts(askable, distractors + 1, random.Random(f"{seed}/contexts"))
+    by_id = {chunk.id: chunk for chunk in mined}
+    contexts = form_contexts(askable, index, distractors + 1, random.Random(f"{seed}/contexts"))
     others = _elsewhere(contexts)
-    rows = 0
+    kinds: Counter[str] = Counter()
     with reporter.task("asking", len(contexts)) as task:
         for number, context in enumerate(contexts):
             rng = random.Random(f"{seed}/{number}")
-            for chunk in context.chunks:
-                own = called.get((chunk.path, chunk.symbol or ""), set())
-                for asked in ask(chunk, own, questions, rng):
-                    away = others[number]
-                    if rng.random() < oracle_p or not away:
-                        yield answered(context.chunks, chunk, asked)
-                    else:
-                        yield refused(rng.choice(away).chunks, chunk, asked)
-                    rows += 1
+            for about, asked in _choose(context, index, questions, kinds, rng):
+                kinds[asked.kind] += 1
+                if asked.always:
+                    make = answered if asked.final else refused
+                    yield make(context.chunks, about, asked)
+                    continue
+                away = None
+                if rng.random() >= oracle_p:
+                    oracles = [about, *(by_id[i] for i in asked.oracles if i in by_id)]
+                    away = _without(oracles, about, asked, others[number], rng)
+                if away:
+                    yield refused(away.chunks, about, asked)
+                else:
+                    yield answered(context.chunks, about, asked)
             task.advance()
-    reporter.note(f"{rows} examples from {len(askable)} definitions in {len(contexts)} contexts")
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    reporter.note(
+        f"{kinds.total()} examples from {len(askable)} definitions in {len(contexts)} contexts "
+        f"({counts})"
+    )
+
+
+def _choose(
+    context: Context, index: Index, limit: int, kinds: Counter[str], rng: random.Random
+) -> Iterator[tuple[Chunk, Ask]]:
+    """Up to `limit` questions about each document of a context, rare kinds first."""
+    subjects = {c.id: Subject(c, index) for c in context.chunks if not is_commits(c)}
+    for chunk in context.chunks:
+        if is_commits(chunk):
+            found = list(about_commits(chunk, index, rng))
+        elif index.is_askable(chunk):
+            subject = subjects[chunk.id]
+            found = [*ask(subject, index, rng)]
+            found += relate(subject, list(subjects.values()), index, rng)
+        else:
+            continue
+        rng.shuffle(found)
+        found.sort(key=lambda asked: kinds[asked.kind])
+        for asked in found[:limit]:
+            # Every definition stands somewhere: that is asked no oftener than anything else.
+            most = max((count for kind, count in kinds.items() if kind != "where"), default=0)
+            if asked.kind != "where" or kinds["where"] <= most:
+                yield chunk, asked
+
+
+def _without(
+    oracles: list[Chunk], about: Chunk, asked: Ask, contexts: list[Context], rng: random.Random
+) -> Context | None:
+    """One of `contexts`, drawn at random, that does not hold the answer."""
+    drawn = rng.sample(contexts, len(contexts))
+    return next((c for c in drawn if lacks(c, about, oracles, asked.unless)), None)
 
 
 def _elsewhere(contexts: list[Context]) -> list[list[Context]]:
     """For each context the others of its pool."""
-    return [[o for o in contexts if o.pool == c.pool and o is not c] for c in contexts]
+    pools: dict[int, list[Context]] = {}
+    for context in contexts:
+        pools.setdefault(context.pool, []).append(context)
+    return [[o for o in pools[c.pool] if o is not c] for c in contexts]
 
 
 __all__ = ["run"]

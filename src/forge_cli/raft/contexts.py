@@ -1,23 +1,23 @@
-"""Which documents are shown together.
-
-Files are put into pools of neighbours, and contexts are formed within a pool. So a
-context never ties distant files together, and a split by file (with all files that
-share a context on one side) keeps enough pieces to choose from.
-"""
+"""Which documents are shown together, so that distractors are hard but never answer."""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from forge_cli.core.records import Chunk
+from forge_cli.raft.commits import commit_documents, is_commits
+from forge_cli.raft.index import Index, is_test
 
 # Above this Jaccard similarity a neighbour would hold the answer too.
-_NEAR_DUPLICATE = 0.9
+_NEAR_DUPLICATE = 0.8
 _POOL_DOCUMENTS = 24
 _MIN_POOLS = 12
+# Share of a pool's code that may come along as tests, and as commits.
+_TESTS_SHARE, _COMMITS_SHARE = 3, 6
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,24 @@ class Context:
     pool: int
 
 
-def form_contexts(chunks: Sequence[Chunk], size: int, rng: random.Random) -> list[Context]:
-    """Partition documents into contexts of up to `size`, each with its nearest neighbours.
+def form_contexts(
+    chunks: Sequence[Chunk], index: Index, size: int, rng: random.Random
+) -> list[Context]:
+    """Partition definitions into contexts of up to `size` documents that are hard to tell apart.
 
-    Every document is in exactly one context: oracle to the questions about it, and a
-    hard negative (BM25 over identifiers) to the others'. The order within is random.
+    Every definition is in exactly one context: oracle to the questions about it, and a
+    distractor to the others'. Beside a definition stand a test of it, one that it calls or is
+    called by, one of its class, the commits of its file (each where there is one), and its
+    nearest neighbours by BM25 over identifiers; never a near-duplicate. The order is random.
     """
+    pools = _pools(chunks, size)
+    tests = _tests(pools, index)
     contexts = []
-    for number, pool in enumerate(_pools(chunks, size)):
-        for members in _partition(pool, size, rng):
+    for number, pool in enumerate(pools):
+        commits = commit_documents(pool)
+        rng.shuffle(commits)
+        companions = tests[number] + commits[: -(-len(pool) // _COMMITS_SHARE)]
+        for members in _Partition(pool, companions, index, size, rng).groups():
             rng.shuffle(members)
             contexts.append(Context(members, number))
     return contexts
@@ -57,28 +66,114 @@ def _pools(chunks: Sequence[Chunk], size: int) -> list[list[Chunk]]:
     return [pool for pool in pools if pool]
 
 
-def _partition(pool: list[Chunk], size: int, rng: random.Random) -> list[list[Chunk]]:
-    words = [words_of(chunk.text) for chunk in pool]
-    near = _neighbours(words)
-    free = set(range(len(pool)))
-    order = list(range(len(pool)))
-    rng.shuffle(order)
-    groups = []
-    for seed in order:
-        if seed not in free:
-            continue
-        free.discard(seed)
+def _tests(pools: list[list[Chunk]], index: Index) -> list[list[Chunk]]:
+    """The tests that come along with each pool.
+
+    A file of tests goes to the one pool that it tests most: files whose documents are shown
+    together end in one split, and a file in two pools would join these.
+    """
+    links: dict[str, Counter[int]] = {}
+    wanted: list[dict[str, Chunk]] = [{} for _ in pools]
+    for number, pool in enumerate(pools):
+        for chunk in pool:
+            for tester in index.testers.get(chunk.id, ()):
+                if tester.parts == 1 and is_test(tester.path):
+                    links.setdefault(tester.path, Counter())[number] += 1
+                    wanted[number][tester.id] = tester
+    home = {path: min(c, key=lambda n: (-c[n], n)) for path, c in links.items()}
+    return [
+        [t for t in found.values() if home[t.path] == number][: -(-len(pool) // _TESTS_SHARE)]
+        for number, (pool, found) in enumerate(zip(pools, wanted, strict=True))
+    ]
+
+
+class _Partition:
+    """A pool on its way into groups."""
+
+    def __init__(
+        self,
+        pool: list[Chunk],
+        companions: list[Chunk],
+        index: Index,
+        size: int,
+        rng: random.Random,
+    ) -> None:
+        self.all = pool + companions
+        self.code = range(len(pool))
+        self.index, self.size, self.rng = index, size, rng
+        self.words = [words_of(chunk.text) for chunk in self.all]
+        self.near = _neighbours(self.words[: len(pool)])
+        self.free = set(range(len(self.all)))
+        self.number = {chunk.id: n for n, chunk in enumerate(self.all)}
+
+    def groups(self) -> Iterator[list[Chunk]]:
+        """Each of the pool's documents once, with what stands beside it."""
+        order = list(self.code)
+        self.rng.shuffle(order)
+        for seed in order:
+            if seed in self.free:
+                self.free.discard(seed)
+                yield [self.all[n] for n in self._group(seed)]
+
+    def _group(self, seed: int) -> list[int]:
         group = [seed]
-        for other in near[seed]:
-            if len(group) == size:
-                break
-            if other in free and all(
-                jaccard(words[other], words[m]) < _NEAR_DUPLICATE for m in group
+        grades = self._grades(self.all[seed])
+        self.rng.shuffle(grades)
+        for grade in grades:
+            # One place is kept for the nearest neighbour in words.
+            if len(group) < max(2, self.size - 1):
+                self._take(group, grade, len(group) + 1)
+        self._take(group, self.near[seed], self.size)
+        return group
+
+    def _grades(self, chunk: Chunk) -> list[list[int]]:
+        """What stands in a relation to a definition, by kind of relation."""
+        index = self.index
+        linked = [*index.callees.get(chunk.id, ()), *index.callers.get(chunk.id, ())]
+        testers = index.testers.get(chunk.id, ())
+        scope = (chunk.symbol or "").rpartition(".")[0]
+        siblings = [
+            n
+            for n in self.code
+            if scope
+            and (self.all[n].symbol or "").rpartition(".")[0] == scope
+            and self.all[n].path == chunk.path
+        ]
+        commits = [n for n, c in enumerate(self.all) if is_commits(c) and c.path == chunk.path]
+        known = [
+            [self.number[c.id] for c in found if c.id in self.number] for found in (linked, testers)
+        ]
+        return [grade for grade in (*known, siblings, commits) if grade]
+
+    def _take(self, group: list[int], candidates: Sequence[int], size: int) -> None:
+        """Fill a group up to `size` from free candidates that are no near-duplicates."""
+        for other in candidates:
+            if len(group) >= size:
+                return
+            if other in self.free and all(
+                jaccard(self.words[other], self.words[m]) < _NEAR_DUPLICATE for m in group
             ):
                 group.append(other)
-                free.discard(other)
-        groups.append([pool[index] for index in group])
-    return groups
+                self.free.discard(other)
+
+
+def lacks(context: Context, asked_about: Chunk, oracles: Sequence[Chunk], unless: str) -> bool:
+    """Whether a context surely does not hold an answer that needs one of `oracles`.
+
+    Args:
+        unless: a word that no document may hold.
+    """
+    ids = {chunk.id for chunk in oracles}
+    words = [words_of(chunk.text) for chunk in oracles]
+    for chunk in context.chunks:
+        if chunk.id in ids or (chunk.symbol and chunk.symbol == asked_about.symbol):
+            return False
+        if unless and re.search(rf"\b{re.escape(unless)}\b", chunk.text):
+            return False
+        own = words_of(chunk.text)
+        if any(jaccard(own, other) >= _NEAR_DUPLICATE for other in words):
+            return False
+    return True
 
 
 def _neighbours(words: list[list[str]]) -> list[list[int]]:

@@ -1,183 +1,207 @@
-"""Questions whose answers stand in the code: no teacher, and every quote is verbatim."""
+"""Questions about one definition whose answers stand in its code: every quote is verbatim."""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from forge_cli.core.records import Chunk
+from forge_cli.raft.index import Index
 from forge_cli.raft.python_facts import Facts, read_facts
+from forge_cli.raft.spans import QUOTE_CHARS, calling_line, find_span, first_sentence, is_telling
+from forge_cli.raft.wordings import WORDINGS
 
-# Longer than this a quote is cut at a line's end.
-_QUOTE_CHARS = 300
-_TEST_PATH = re.compile(r"(^|/)(tests?|testing|__tests__)(/|$)|(^|/)test_|_test\.|\.(test|spec)\.")
+_NO_PARAMETERS = re.compile(r"\(\s*(&?(mut\s+)?self|cls|this|void)?\s*,?\s*\)")
+# How the declared type of a result stands in a signature.
+_RESULT = {
+    "rust": re.compile(r"\)\s*->\s*(?P<t>.+?)(\s+where\b.*)?$"),
+    "swift": re.compile(r"\)\s*(async\s*)?(throws\s*)?->\s*(?P<t>.+?)(\s+where\b.*)?$"),
+    "kotlin": re.compile(r"\)\s*:\s*(?P<t>[^=]+?)$"),
+    "typescript": re.compile(r"\)\s*:\s*(?P<t>.+?)$"),
+    "tsx": re.compile(r"\)\s*:\s*(?P<t>.+?)$"),
+    "php": re.compile(r"\)\s*:\s*(?P<t>\??[\w\\|]+)$"),
+}
+_NO_RESULT = {"None", "void", "()", "Unit", "Void"}
+_MOST_NAMES = 8
 
 
 @dataclass(frozen=True)
 class Ask:
-    """A question about one chunk, with its answer and the spans that prove it."""
+    """A question about one chunk, with its answer and the spans that prove it.
+
+    Attributes:
+        quotes: verbatim in the chunk asked about, but for those of `elsewhere`.
+        elsewhere: id of another document → the quotes that stand there, in order after `quotes`.
+        reason, absence: why the answer holds, and why it cannot be given. `{id}` of a document
+            stands for its number.
+        unless: a row without these words in any document can say that the answer is not there.
+        always: it has no meaning without its documents, or is a refusal itself.
+    """
 
     kind: str
     question: str
     final: str
     quotes: list[str]
+    elsewhere: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
+    absence: str = ""
+    unless: str = ""
+    always: bool = False
+
+    @property
+    def oracles(self) -> set[str]:
+        """Ids of the documents, other than the chunk's own, that the answer needs."""
+        return {document for document, _ in self.elsewhere}
 
 
-# {s} is the symbol, {p} the path, {a} a parameter.
-_WORDINGS = {
-    "purpose": [
-        "What does `{s}` do?",
-        "What is the purpose of `{s}` in `{p}`?",
-        "Describe in one sentence what `{s}` is for.",
-        "I came across `{s}`. What is it there for?",
-    ],
-    "signature": [
-        "What is the signature of `{s}`?",
-        "How is `{s}` declared?",
-        "Which parameters does `{s}` take? Give its declaration.",
-    ],
-    "default": [
-        "What is the default of the parameter `{a}` of `{s}`?",
-        "If `{s}` is called without `{a}`, which value does `{a}` have?",
-        "Which value does `{a}` take by default in `{s}`?",
-    ],
-    "returns": [
-        "Which type does `{s}` return?",
-        "What is the return type of `{s}`?",
-        "A call of `{s}` gives a value of which type?",
-    ],
-    "raises": [
-        "Which exceptions does `{s}` raise itself?",
-        "What can be raised in the body of `{s}`?",
-        "Name the exceptions that `{s}` raises directly.",
-    ],
-    "calls": [
-        "Which functions of this repository does `{s}` call?",
-        "What does `{s}` call within this code base?",
-        "Name the repository's own functions that `{s}` uses.",
-    ],
-}  # fmt: skip
+class Subject:
+    """A definition that is asked about, with what its code says; parsed when it is needed."""
+
+    def __init__(self, chunk: Chunk, index: Index) -> None:
+        self.chunk = chunk
+        self.named = index.refer(chunk)
+
+    @cached_property
+    def facts(self) -> Facts | None:
+        """Of Python code that stands alone."""
+        return read_facts(self.chunk.text) if self.chunk.language == "python" else None
+
+    @cached_property
+    def sentence(self) -> str:
+        """The first sentence of the documentation, where it says something; else ""."""
+        found = first_sentence(self.chunk.docstring or "")
+        telling = is_telling(found, self.chunk.symbol or "")
+        return found if telling and find_span(found, self.chunk.text) else ""
+
+    @cached_property
+    def declared(self) -> str:
+        """The signature as it stands in the text, or ""."""
+        signature = self.chunk.signature or ""
+        fits = 0 < len(signature) <= QUOTE_CHARS
+        return find_span(signature, self.chunk.text) if fits else ""
+
+    @cached_property
+    def result(self) -> str:
+        """The declared type of the result, or ""."""
+        if self.facts is not None:
+            found = self.facts.returns
+        else:
+            pattern = _RESULT.get(self.chunk.language)
+            match = pattern.search(self.chunk.signature or "") if pattern else None
+            found = match["t"].strip() if match else ""
+        balanced = all(found.count(a) == found.count(b) for a, b in ("()", "[]", "{}"))
+        usable = balanced and "\n" not in found and len(found) <= 80 and found not in _NO_RESULT
+        return found if usable else ""
+
+    @cached_property
+    def raising(self) -> list[str]:
+        """The verbatim `raise` statements, of long ones the first line."""
+        statements = self.facts.raises.values() if self.facts else ()
+        short = (s if len(s) <= QUOTE_CHARS else s.splitlines()[0] for s in statements)
+        return [find_span(statement, self.chunk.text) for statement in short]
+
+    def calling(self, name: str) -> str:
+        """The verbatim statement (in other languages: line) that calls `name`, or ""."""
+        statement = self.facts.calls.get(name, "") if self.facts else ""
+        if statement and len(statement) <= QUOTE_CHARS:
+            return find_span(statement, self.chunk.text)
+        return calling_line(self.chunk.text, name)
 
 
-def is_test(path: str) -> bool:
-    """Whether a path looks like test code, which is shown but not asked about."""
-    return _TEST_PATH.search(path) is not None
+def put(kind: str, rng: random.Random, subject: Subject, argument: str = "") -> str:
+    """A question of a kind, in one of its wordings."""
+    wording = rng.choice(WORDINGS[kind])
+    path = subject.chunk.path
+    return wording.replace("{a}", argument).replace("{p}", path).replace("{s}", subject.named)
 
 
-def is_askable(chunk: Chunk) -> bool:
-    """Whether a chunk is a whole definition outside the tests."""
-    return (
-        chunk.kind in ("function", "method", "class")
-        and chunk.symbol is not None
-        and chunk.parts == 1
-        and not is_test(chunk.path)
-    )
+def ask(subject: Subject, index: Index, rng: random.Random) -> Iterator[Ask]:
+    """The questions about a definition that its own document answers, one of each kind."""
+    chunk = subject.chunk
+    makers = (_purpose, _signature, _default, _returns, _raises, _where, _members, _completion)
+    for make in makers:
+        for kind, argument, final, quotes in make(subject, rng):
+            if final and quotes and all(quote and quote in chunk.text for quote in quotes):
+                question = put(kind, rng, subject, argument)
+                always = kind == "completion"
+                yield Ask(kind, question, final, list(dict.fromkeys(quotes)), always=always)
+    if found := _calls(subject, index):
+        final, quotes = found
+        yield Ask("calls", put("calls", rng, subject), final, quotes)
 
 
-def callees(chunks: Sequence[Chunk]) -> dict[tuple[str, str], set[str]]:
-    """(path, symbol) of a caller → last names of the definitions that it calls.
-
-    Only callers whose symbol stands once in the repository: `called_by` names no file.
-    """
-    places: dict[str, set[str]] = {}
-    for chunk in chunks:
-        if chunk.symbol:
-            places.setdefault(chunk.symbol, set()).add(chunk.path)
-    found: dict[tuple[str, str], set[str]] = {}
-    for chunk in chunks:
-        for caller in chunk.called_by:
-            if chunk.symbol and len(paths := places.get(caller, set())) == 1:
-                name = chunk.symbol.rsplit(".", 1)[-1]
-                found.setdefault((next(iter(paths)), caller), set()).add(name)
-    return found
+_Found = Iterator[tuple[str, str, str, list[str]]]
 
 
-def ask(chunk: Chunk, known: set[str], limit: int, rng: random.Random) -> list[Ask]:
-    """Up to `limit` questions about a chunk, of different kinds, in random order.
-
-    Args:
-        known: last names of the definitions that the chunk calls, from `callees`.
-    """
-    facts = read_facts(chunk.text) if chunk.language == "python" else None
-    makers: list[Callable[[], Iterator[tuple[str, str, str, list[str]]]]] = [
-        lambda: _purpose(chunk),
-        lambda: _signature(chunk),
-        lambda: _from_facts(chunk, facts, rng),
-        lambda: _calls(chunk, known),
-    ]
-    found = []
-    for kind, argument, final, quotes in (item for make in makers for item in make()):
-        if all(quote and quote in chunk.text for quote in quotes) and quotes and final:
-            wording = rng.choice(_WORDINGS[kind])
-            question = wording.format(s=chunk.symbol, p=chunk.path, a=argument)
-            found.append(Ask(kind, question, final, quotes))
-    rng.shuffle(found)
-    return found[:limit]
+def _purpose(subject: Subject, rng: random.Random) -> _Found:
+    if subject.sentence:
+        span = find_span(subject.sentence, subject.chunk.text)
+        yield "purpose", "", subject.sentence, [span]
+        named = f"`{subject.chunk.symbol}`, in `{subject.chunk.path}`"
+        yield "find", subject.sentence, named, [span]
 
 
-def _purpose(chunk: Chunk) -> Iterator[tuple[str, str, str, list[str]]]:
-    sentence = first_sentence(chunk.docstring or "")
-    if len(sentence.split()) < 3:
-        return
-    span = find_span(sentence, chunk.text)
-    if span:
-        yield "purpose", "", sentence, [span]
+def _signature(subject: Subject, rng: random.Random) -> _Found:
+    chunk = subject.chunk
+    plain = chunk.kind in ("function", "method")
+    if plain and subject.declared and not _NO_PARAMETERS.search(chunk.signature or ""):
+        yield "signature", "", chunk.signature or "", [subject.declared]
 
 
-def _signature(chunk: Chunk) -> Iterator[tuple[str, str, str, list[str]]]:
-    if chunk.kind == "class" or not chunk.signature or len(chunk.signature) > _QUOTE_CHARS:
-        return
-    span = find_span(chunk.signature, chunk.text)
-    if span:
-        yield "signature", "", chunk.signature, [span]
-
-
-def _from_facts(
-    chunk: Chunk, facts: Facts | None, rng: random.Random
-) -> Iterator[tuple[str, str, str, list[str]]]:
-    if facts is None:
-        return
-    if facts.defaults:
-        name = rng.choice(sorted(facts.defaults))
-        span, value = facts.defaults[name]
+def _default(subject: Subject, rng: random.Random) -> _Found:
+    if subject.facts and subject.facts.defaults:
+        name = rng.choice(sorted(subject.facts.defaults))
+        span, value = subject.facts.defaults[name]
         yield "default", name, value, [span]
-    if facts.returns not in ("", "None") and "\n" not in facts.returns:
-        declared = find_span(chunk.signature or "", chunk.text)
-        yield "returns", "", facts.returns, [declared]
-    if facts.raises:
-        yield "raises", "", ", ".join(facts.raises), list(facts.raises.values())
 
 
-def _calls(chunk: Chunk, known: set[str]) -> Iterator[tuple[str, str, str, list[str]]]:
-    own = (chunk.symbol or "").rsplit(".", 1)[-1]
-    names = [name for name in chunk.calls if name in known and name != own]
-    if not 1 <= len(names) <= 5:
+def _returns(subject: Subject, rng: random.Random) -> _Found:
+    if subject.result and subject.declared:
+        yield "returns", "", subject.result, [subject.declared]
+
+
+def _raises(subject: Subject, rng: random.Random) -> _Found:
+    if subject.facts and subject.facts.raises:
+        yield "raises", "", ", ".join(subject.facts.raises), subject.raising
+
+
+def _where(subject: Subject, rng: random.Random) -> _Found:
+    # With its file in the question there would be nothing left to ask.
+    if subject.declared and "(in `" not in subject.named:
+        yield "where", "", subject.chunk.path, [subject.declared]
+
+
+def _members(subject: Subject, rng: random.Random) -> _Found:
+    text = subject.chunk.text
+    methods = subject.facts.methods if subject.facts else {}
+    if subject.chunk.kind == "implementation" and subject.chunk.language == "rust":
+        lines = re.findall(r"^[ \t]*((?:pub\b.*?|async |const |unsafe )*fn (\w+).*)$", text, re.M)
+        methods = {name: line.strip() for line, name in lines}
+    if 1 < len(methods) <= _MOST_NAMES:
+        yield "members", "", ", ".join(methods), list(methods.values())
+
+
+def _completion(subject: Subject, rng: random.Random) -> _Found:
+    facts = subject.facts
+    if facts is None or not facts.body or ('"""' not in facts.head and "'''" not in facts.head):
         return
-    lines = []
-    for name in names:
-        called = re.compile(rf"\b{re.escape(name)}\s*\(")
-        line = next((ln.strip() for ln in chunk.text.splitlines() if called.search(ln)), "")
-        if not line or line.startswith(("def ", "class ", "#")):
-            return
-        lines.append(line[:_QUOTE_CHARS])
-    yield "calls", "", ", ".join(names), list(dict.fromkeys(lines))
+    body = find_span(facts.body, subject.chunk.text)
+    code = [line for line in facts.body.splitlines() if line.strip(" \t#")]
+    if len(body) <= QUOTE_CHARS and len(facts.head) <= 2 * QUOTE_CHARS and len(code) > 1:
+        yield "completion", f"```python\n{facts.head}\n```", textwrap.dedent(facts.body), [body]
 
 
-def first_sentence(docstring: str) -> str:
-    """The first sentence of a docstring, on one line; "" where there is none worth asking."""
-    paragraph = re.split(r"\n\s*\n", docstring.strip())[0]
-    text = " ".join(paragraph.split())
-    match = re.match(r"(.+?[.!?])(?=\s+[A-Z`]|$)", text)
-    sentence = match.group(1) if match else text
-    return sentence if len(sentence) <= _QUOTE_CHARS else ""
-
-
-def find_span(text: str, within: str) -> str:
-    """The verbatim span of `within` that reads `text` when white space is folded, or ""."""
-    words = [re.escape(word) for word in re.split(r"\s+", text.strip()) if word]
-    if not words:
-        return ""
-    match = re.search(r"[\s#/*]*\s".join(words), within)
-    return match.group(0) if match else ""
+def _calls(subject: Subject, index: Index) -> tuple[str, list[str]] | None:
+    callees = index.known_callees(subject.chunk)
+    if not callees or len(callees) > 5:
+        return None
+    lines = [subject.calling((c.symbol or "").rsplit(".", 1)[-1]) for c in callees]
+    if not all(lines):
+        return None
+    order = sorted(range(len(callees)), key=lambda i: subject.chunk.text.find(lines[i]))
+    names = [f"`{callees[i].symbol}`" for i in order]
+    return ", ".join(names), list(dict.fromkeys(lines[i] for i in order))

@@ -9,43 +9,48 @@ from forge_cli.core.records import Answer, Chunk, Document, Example, Origin, Quo
 from forge_cli.raft.questions import Ask
 
 
-def answered(context: Sequence[Chunk], oracle: Chunk, asked: Ask) -> Example:
-    """A row whose context holds the oracle document."""
-    number = next(i for i, chunk in enumerate(context, 1) if chunk.id == oracle.id)
-    answer = Answer(
-        reason=f"`{oracle.symbol}` is defined in document [{number}].",
-        quotes=[Quote(document=oracle.id, text=quote) for quote in asked.quotes],
-        final=asked.final,
-    )
-    return _example(context, oracle, asked, answer)
+def answered(context: Sequence[Chunk], about: Chunk, asked: Ask) -> Example:
+    """A row whose context holds the documents that answer."""
+    quotes = [Quote(document=about.id, text=quote) for quote in asked.quotes]
+    quotes += [Quote(document=document, text=quote) for document, quote in asked.elsewhere]
+    reason = asked.reason or f"`{about.symbol}` is defined in document [{{{about.id}}}]."
+    answer = Answer(reason=_numbered(reason, context), quotes=quotes, final=asked.final)
+    return _example(context, about, asked, answer)
 
 
-def refused(context: Sequence[Chunk], oracle: Chunk, asked: Ask) -> Example:
-    """A row without the oracle document: the right answer is that it is not there."""
-    answer = Answer(reason=f"No document defines `{oracle.symbol}`.", final=ABSTAIN)
-    return _example(context, oracle, asked, answer)
+def refused(context: Sequence[Chunk], about: Chunk, asked: Ask) -> Example:
+    """A row whose documents do not hold the answer, which is to say so."""
+    absence = asked.absence or f"No document defines `{about.symbol}`."
+    answer = Answer(reason=_numbered(absence, context), final=ABSTAIN)
+    return _example(context, about, asked, answer)
 
 
-def _example(context: Sequence[Chunk], oracle: Chunk, asked: Ask, answer: Answer) -> Example:
+def _numbered(text: str, context: Sequence[Chunk]) -> str:
+    """The text with the numbers of the documents that it names by `{id}`."""
+    for number, chunk in enumerate(context, 1):
+        text = text.replace(f"{{{chunk.id}}}", str(number))
+    return text
+
+
+def _example(context: Sequence[Chunk], about: Chunk, asked: Ask, answer: Answer) -> Example:
+    oracles = {quote.document for quote in answer.quotes}
     documents = [
         Document(
             id=chunk.id,
             path=chunk.path,
             symbol=chunk.symbol,
             text=chunk.text,
-            oracle=chunk.id == oracle.id,
+            oracle=chunk.id in oracles,
         )
         for chunk in context
     ]
     context_id = content_id(*(chunk.id for chunk in context))
     return Example(
-        id=content_id(context_id, oracle.id, asked.kind, asked.question),
+        id=content_id(context_id, about.id, asked.kind, asked.question),
         context_id=context_id,
         documents=documents,
         question=asked.question,
         answer=answer,
         messages=render(documents, asked.question, answer),
-        origin=Origin(
-            kind=asked.kind, chunk=oracle.id, path=oracle.path, committed=oracle.committed
-        ),
+        origin=Origin(kind=asked.kind, chunk=about.id, path=about.path, committed=about.committed),
     )
