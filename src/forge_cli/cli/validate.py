@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +18,9 @@ def validate(
     examples: Annotated[str, typer.Argument(help="examples.jsonl, or - for stdin.")] = "-",
     out: Out = "-",
     rejects: Rejects = None,
-    report: Annotated[Path | None, typer.Option(help="File for the report, as JSON.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="File for the report: .html is a page, else JSON.")
+    ] = None,
     model: Model = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest row.")] = None,
     min_examples: Annotated[
@@ -27,6 +28,15 @@ def validate(
     ] = None,
     max_rejects: Annotated[
         float | None, typer.Option(help="Gate: a larger rejected share exits 3.")
+    ] = None,
+    min_quality: Annotated[
+        float | None, typer.Option(help="Gate: a lower quality (0 to 1) exits 3.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="file: drawn by seed; time: what changed last is test.")
+    ] = None,
+    fix: Annotated[
+        bool | None, typer.Option("--fix/--no-fix", help="Mend what leaves no doubt.")
     ] = None,
     seed: Seed = None,
     no_end: NoEnd = False,
@@ -44,12 +54,16 @@ def validate(
         "max_tokens": max_tokens,
         "min_examples": min_examples,
         "max_rejects": max_rejects,
+        "min_quality": min_quality,
+        "split": split,
+        "fix": fix,
         "seed": seed,
     }
     s = settings(flags).settings
     from forge_cli import pipeline
-    from forge_cli.core.jsonl import read_records, write_json, write_records
+    from forge_cli.core.jsonl import read_records, write_records
     from forge_cli.core.records import Example, Verdict
+    from forge_cli.validate.page import write_report
 
     verdicts: list[Verdict] = []
 
@@ -57,7 +71,7 @@ def validate(
         for line in found.lines()[1:]:
             output.note(line)
         if report:
-            write_json(report, asdict(found))
+            write_report(found, report)
 
     given = read_records(examples, Example, need_end=not no_end)
     try:

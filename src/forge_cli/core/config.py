@@ -48,8 +48,14 @@ class Settings(BaseModel):
     test_share: float = Field(0.15, gt=0, lt=0.5, description="share of the files held out to test")
     valid_share: float = Field(0.1, gt=0, lt=0.5, description="share of the files to validate on")
     max_tokens: int = Field(2048, ge=128, description="longest row, in tokens")
+    split: Literal["file", "time"] = Field(
+        "file", description="test on files drawn by seed, or on those that changed last"
+    )
     min_examples: int = Field(0, ge=0, description="gate: fewer sound examples than this exit 3")
     max_rejects: float = Field(1.0, ge=0, le=1, description="gate: a larger rejected share exits 3")
+
+    min_quality: float = Field(0.0, ge=0, le=1, description="gate: a lower quality exits 3")
+    fix: bool = Field(False, description="mend rows where that leaves no doubt")
 
     init: Init = Field("pissa", description="how A and B start")
     rank: int = Field(16, ge=1, description="rank r of the adapters")
@@ -84,7 +90,17 @@ class Settings(BaseModel):
 
 
 # Not part of what a run *is*: the same run directory may be taken up with other values.
-RUNTIME = {"jobs", "cache", "host", "quant", "parity", "suite", "min_examples", "max_rejects"}
+RUNTIME = {
+    "jobs",
+    "cache",
+    "host",
+    "quant",
+    "parity",
+    "suite",
+    "min_examples",
+    "max_rejects",
+    "min_quality",
+}
 _ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_RECIPE"}
 
 

@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from forge_cli.core.errors import ForgeError, GateFailed
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.records import Example, Verdict
-
-
-@dataclass
-class Report:
-    """What validation found, for a table or as JSON."""
-
-    examples: int = 0
-    sound: int = 0
-    rejects: dict[str, int] = field(default_factory=dict)
-    splits: dict[str, int] = field(default_factory=dict)
-    kinds: dict[str, int] = field(default_factory=dict)
-    with_oracle: float = 0.0
-    leaked_documents: int = 0
-
-    def lines(self) -> list[str]:
-        """The report in words; the first line alone is a summary."""
-        splits = ", ".join(f"{self.splits.get(s, 0)} {s}" for s in ("train", "valid", "test"))
-        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.kinds.items()))
-        return [
-            f"{self.sound} of {self.examples} examples are sound ({splits}); "
-            f"{self.with_oracle:.0%} show the oracle; "
-            f"{self.leaked_documents} documents shared by train and test",
-            f"kinds: {kinds}",
-            *(f"rejected by {check}: {count}" for check, count in sorted(self.rejects.items())),
-        ]
+from forge_cli.validate.report import Report, describe
 
 
 def run(
@@ -44,9 +19,12 @@ def run(
     max_tokens: int = 2048,
     test_share: float = 0.15,
     valid_share: float = 0.1,
+    split: str = "file",
     seed: int = 0,
     min_examples: int = 0,
     max_rejects: float = 1.0,
+    min_quality: float = 0.0,
+    fix: bool = False,
     on_reject: Callable[[Verdict], None] | None = None,
     on_report: Callable[[Report], None] | None = None,
     reporter: Reporter = SILENT,
@@ -55,52 +33,104 @@ def run(
 
     Args:
         model: whose tokenizer and chat template count the tokens.
-        min_examples, max_rejects: gates on the count of sound examples and on the share
-            of rejected ones.
+        split: "file" (drawn by seed) or "time" (what changed last is tested).
+        min_examples, max_rejects, min_quality: gates on the count of sound examples, on the
+            share of rejected ones, and on `report.quality_of`.
+        fix: mend what can be mended without a doubt before it is checked.
 
     Raises:
         GateFailed: a gate said no. ForgeError: nothing sound is left, or too few files.
+        UsageError: a split by time of rows without the time of a commit.
     """
-    from forge_cli.models.load import load_tokenizer
-    from forge_cli.models.resolve import resolve
-    from forge_cli.validate.checks import FIELD_CHECKS, fits, run_checks, unseen
+    from forge_cli.validate.repair import repair
     from forge_cli.validate.split import assign, leakage
 
     given = list(examples)
     if not given:
         raise ForgeError("no examples to validate", "run forge raft first")
-    tokenizer: Any = load_tokenizer(resolve(model, reporter=reporter))
-    checks = [*FIELD_CHECKS, ("duplicate", unseen()), ("length", fits(tokenizer, max_tokens))]
-    sound: list[Example] = []
-    rejects: Counter[str] = Counter()
-    with reporter.task("validating", len(given)) as task:
-        for example, check, reason in run_checks(given, checks):
-            if not check:
-                sound.append(example)
-            else:
-                rejects[check] += 1
-                if on_reject:
-                    path = example.origin.path or None
-                    on_reject(Verdict(id=example.id, check=check, reason=reason, path=path))
-            task.advance()
+    repairs: Counter[str] = Counter()
+    rows = [repair(example, repairs) for example in given] if fix else given
+    lengths: dict[str, int] = {}
+    sound, rejected = _judge(rows, model, max_tokens, lengths, reporter)
+    for verdict in rejected:
+        if on_reject:
+            on_reject(verdict)
+    leaked = (0, 0.0)
     if sound:
-        sound = assign(sound, test_share=test_share, valid_share=valid_share, seed=seed)
-    report = Report(
-        examples=len(given),
-        sound=len(sound),
-        rejects=dict(rejects),
-        splits=dict(Counter(str(e.split) for e in sound)),
-        kinds=dict(Counter(e.origin.kind for e in sound)),
-        with_oracle=sum(any(d.oracle for d in e.documents) for e in sound) / max(1, len(sound)),
-        leaked_documents=leakage(sound),
-    )
+        sound = assign(sound, test_share=test_share, valid_share=valid_share, seed=seed, by=split)
+        leaked = leakage(sound)
+    report = describe(len(given), sound, rejected, lengths, repairs, leaked)
+    report.skipped = _not_checked()
     if on_report:
         on_report(report)
-    _gate(report, min_examples, max_rejects)
+    _gate(report, min_examples, max_rejects, min_quality)
     return sound
 
 
-def _gate(report: Report, min_examples: int, max_rejects: float) -> None:
+def _judge(
+    rows: Sequence[Example],
+    model: str,
+    max_tokens: int,
+    lengths: dict[str, int],
+    reporter: Reporter,
+) -> tuple[list[Example], list[Verdict]]:
+    """The sound rows, and a verdict with the first check that fails for each of the others."""
+    from forge_cli.models.load import load_tokenizer
+    from forge_cli.models.resolve import resolve
+    from forge_cli.validate import contamination, content, form
+    from forge_cli.validate.duplicates import consistent, near_duplicates, unseen
+    from forge_cli.validate.truth import answer_is_true
+
+    tokenizer: Any = load_tokenizer(resolve(model, reporter=reporter))
+    checks: list[tuple[str, form.Check]] = [
+        ("empty", form.not_empty),
+        ("quote", form.quote_in_oracle),
+        ("founded", form.answer_is_founded),
+        ("messages", form.messages_match),
+        ("truth", answer_is_true),
+        ("secret", content.no_secret),
+        ("personal", content.nobody_named),
+        ("licence", content.no_licence),
+        ("junk", content.readable),
+        ("duplicate", unseen()),
+        ("contradiction", consistent()),
+        ("length", form.fits(tokenizer, max_tokens, lengths)),
+    ]
+    if contamination.is_available():
+        checks.insert(-1, ("humaneval", contamination.unlike_humaneval))
+    sound: list[Example] = []
+    rejected: list[Verdict] = []
+    with reporter.task("validating", len(rows)) as task:
+        for example in rows:
+            reasons = ((name, check(example)) for name, check in checks)
+            name, reason = next(((n, r) for n, r in reasons if r), ("", ""))
+            if reason:
+                rejected.append(_verdict(example, name, reason))
+            else:
+                sound.append(example)
+            task.advance()
+    twins = near_duplicates(sound)
+    rejected += [
+        _verdict(e, "near-duplicate", f"0.9 alike to row {twins[e.id]}")
+        for e in sound
+        if e.id in twins
+    ]
+    return [e for e in sound if e.id not in twins], rejected
+
+
+def _verdict(example: Example, check: str, reason: str) -> Verdict:
+    return Verdict(id=example.id, check=check, reason=reason, path=example.origin.path or None)
+
+
+def _not_checked() -> list[str]:
+    from forge_cli.validate import contamination
+
+    if contamination.is_available():
+        return []
+    return ["HumanEval contamination (pip install 'forge-cli[decontaminate]')"]
+
+
+def _gate(report: Report, min_examples: int, max_rejects: float, min_quality: float) -> None:
     hint = "see why with --rejects FILE"
     if report.sound < min_examples:
         raise GateFailed(
@@ -111,8 +141,13 @@ def _gate(report: Report, min_examples: int, max_rejects: float) -> None:
         raise GateFailed(f"gate max_rejects: {share:.1%} rejected, {max_rejects:.1%} allowed", hint)
     if not report.sound:
         raise ForgeError(f"all {report.examples} examples were rejected", hint)
+    if report.quality < min_quality:
+        raise GateFailed(
+            f"gate min_quality: {report.quality:.2f}, {min_quality:.2f} wanted",
+            "look at it with --report report.html",
+        )
     if report.leaked_documents:
-        raise GateFailed(f"{report.leaked_documents} documents are in train and test", hint)
+        raise GateFailed(f"{report.leaked_documents} test documents are like one in training", hint)
 
 
 __all__ = ["Report", "run"]

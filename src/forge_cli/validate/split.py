@@ -1,38 +1,62 @@
-"""Train, valid and test by file: files that share a context or a text stay together."""
+"""Train, valid and test by file: what shares a context or a near-duplicate stays together."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 
-from forge_cli.core.errors import ForgeError
+from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.records import Example, Split
+from forge_cli.validate.near import clusters, leaking_pairs
+
+# Texts this much alike hold each other's answers (exact Jaccard of five-word shingles).
+NEAR = 0.7
 
 
 def assign(
-    examples: Sequence[Example], *, test_share: float, valid_share: float, seed: int
+    examples: Sequence[Example],
+    *,
+    test_share: float,
+    valid_share: float,
+    seed: int,
+    by: str = "file",
 ) -> list[Example]:
     """The same examples with `split` set.
 
-    Files are joined when one context shows both, when they hold the same document, or
-    when one context's question is about the other. Whole groups of joined files go to a
-    split, so no document of a test row is ever shown in training.
+    Files are joined when one context shows both, when they hold the same document or ones
+    that are 0.7 alike, or when one context's question is about the other. Whole groups of
+    joined files go to a split, so no document of a test row is ever shown in training.
+
+    Args:
+        by: "file": groups are drawn by seed. "time": those that changed last are test, those
+            before them valid; what is asked of the model is then what it has not yet seen.
 
     Raises:
-        ForgeError: fewer than three groups.
+        ForgeError: fewer than three groups. UsageError: by time, and rows have no commit time.
     """
     groups = _join(examples)
     sizes: dict[str, int] = {}
+    changed: dict[str, str] = {}
     for example in examples:
         root = groups[example.documents[0].path]
         sizes[root] = sizes.get(root, 0) + 1
+        changed[root] = max(changed.get(root, ""), example.origin.committed or "")
     if len(sizes) < 3:
         raise ForgeError(
             f"the rows form {len(sizes)} independent group(s) of files; "
             "train, valid and test need three",
             "mine a larger repository, or ask forge raft for fewer --distractors",
         )
-    place = _place(sizes, len(examples), test_share, valid_share, seed)
+    order = sorted(sizes)
+    random.Random(f"{seed}/split").shuffle(order)
+    if by == "time":
+        if not all(changed.values()):
+            raise UsageError(
+                "split by time: there are rows without the time of a commit",
+                "mine a git repository in which all files are committed, or use --split file",
+            )
+        order.sort(key=lambda root: changed[root], reverse=True)
+    place = _place(order, sizes, test_share, valid_share)
     return [
         example.model_copy(update={"split": place[groups[example.documents[0].path]]})
         for example in examples
@@ -50,22 +74,27 @@ def _join(examples: Sequence[Example]) -> dict[str, str]:
             path = parent[path]
         return path
 
-    first_with: dict[str, str] = {}
+    paths: dict[str, list[str]] = {}  # text → the files that hold it
     for example in examples:
         anchor = find(example.documents[0].path)
         for document in example.documents:
-            twin = first_with.setdefault(document.text, document.path)
-            for path in (document.path, twin, example.origin.path or document.path):
-                parent[find(path)] = anchor = find(anchor)
+            holders = paths.setdefault(document.text, [])
+            if document.path not in holders:
+                holders.append(document.path)
+            for path in (document.path, example.origin.path or document.path):
+                parent[find(path)] = anchor
+    texts = list(paths)
+    for text, first in zip(texts, clusters(texts, NEAR), strict=True):
+        for path in paths[text]:
+            parent[find(path)] = find(paths[texts[first]][0])
     return {path: find(path) for path in list(parent)}
 
 
 def _place(
-    sizes: dict[str, int], total: int, test_share: float, valid_share: float, seed: int
+    order: Sequence[str], sizes: dict[str, int], test_share: float, valid_share: float
 ) -> dict[str, Split]:
     """Fill test, then valid, up to their shares (at least one group each); the rest trains."""
-    order = sorted(sizes)
-    random.Random(f"{seed}/split").shuffle(order)
+    total = sum(sizes.values())
     place: dict[str, Split] = {}
     left = list(order)
     for split, share in (("test", test_share), ("valid", valid_share)):
@@ -80,10 +109,14 @@ def _place(
     return place | dict.fromkeys(left, "train")
 
 
-def leakage(examples: Sequence[Example]) -> int:
-    """Documents shown both in training and in test rows, by text."""
-    shown: dict[str, set[str]] = {"train": set(), "valid": set(), "test": set()}
+def leakage(examples: Sequence[Example]) -> tuple[int, float]:
+    """Test documents that are 0.7 alike to one shown in training, and the share that they are.
+
+    Counted exactly and apart from what made the splits.
+    """
+    shown: dict[str, dict[str, None]] = {"train": {}, "valid": {}, "test": {}}
     for example in examples:
         if example.split:
-            shown[example.split].update(d.text for d in example.documents)
-    return len(shown["train"] & shown["test"])
+            shown[example.split].update(dict.fromkeys(d.text for d in example.documents))
+    pairs = leaking_pairs(list(shown["train"]), list(shown["test"]), NEAR)
+    return len(pairs), len(pairs) / max(1, len(shown["test"]))

@@ -1,8 +1,8 @@
-"""What each example must satisfy. A check returns the reason for rejection, or None."""
+"""The form of an example: quotes, refusals, messages, length. Checks return a reason or None."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from forge_cli.core.answer_form import ABSTAIN, render
@@ -51,8 +51,12 @@ def not_empty(example: Example) -> str | None:
     return None if example.documents and all(t.strip() for t in texts) else "something is empty"
 
 
-def fits(tokenizer: Any, max_tokens: int) -> Check:
-    """Rendered with the model's template, the row fits and has supervised tokens."""
+def fits(tokenizer: Any, max_tokens: int, lengths: dict[str, int]) -> Check:
+    """Rendered with the model's template, the row fits and has supervised tokens.
+
+    Args:
+        lengths: filled with the tokens of each row that was rendered, by its id.
+    """
     from forge_cli.models.chat import tokenise
 
     def check(example: Example) -> str | None:
@@ -60,43 +64,9 @@ def fits(tokenizer: Any, max_tokens: int) -> Check:
             row = tokenise(tokenizer, example.messages)
         except ForgeError as error:
             return error.message
+        lengths[example.id] = len(row.ids)
         if len(row.ids) > max_tokens:
             return f"{len(row.ids)} tokens, more than {max_tokens}: the answer would be cut off"
         return None if row.supervised > 0 else "no supervised token"
 
     return check
-
-
-def unseen() -> Check:
-    """The same question over the same documents was not there before."""
-    seen: set[tuple[str, str]] = set()
-
-    def check(example: Example) -> str | None:
-        key = (example.context_id, " ".join(example.question.lower().split()))
-        if key in seen:
-            return "the same question over the same documents stands before it"
-        seen.add(key)
-        return None
-
-    return check
-
-
-def run_checks(
-    examples: Sequence[Example], checks: Sequence[tuple[str, Check]]
-) -> Iterator[tuple[Example, str, str]]:
-    """Yield each example with the name and reason of the first check it fails ("", "")."""
-    for example in examples:
-        for name, check in checks:
-            if reason := check(example):
-                yield example, name, reason
-                break
-        else:
-            yield example, "", ""
-
-
-FIELD_CHECKS: list[tuple[str, Check]] = [
-    ("empty", not_empty),
-    ("quote", quote_in_oracle),
-    ("founded", answer_is_founded),
-    ("messages", messages_match),
-]
