@@ -20,6 +20,34 @@ def tokenise(tokenizer: Any, messages: Sequence[Message]) -> Row:
     chat = [message.model_dump() for message in messages]
     prompt = prompt_ids(tokenizer, messages[:-1])
     whole = list(tokenizer.apply_chat_template(chat, tokenize=True, add_generation_prompt=False))
+    return _row(tokenizer, prompt, whole)
+
+
+def tokenise_many(tokenizer: Any, chats: Sequence[Sequence[Message]]) -> list[Row | ForgeError]:
+    """`tokenise` of each chat, with the error in place of a row; all cores work on it."""
+    dumped = [[message.model_dump() for message in chat] for chat in chats]
+    options: dict[str, Any] = {"tokenize": False}
+    texts = [
+        tokenizer.apply_chat_template(chat[:-1], add_generation_prompt=True, **options)
+        for chat in dumped
+    ]
+    texts += [
+        tokenizer.apply_chat_template(chat, add_generation_prompt=False, **options)
+        for chat in dumped
+    ]
+    # The template has written the special tokens already.
+    encoded = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    ids = [one.ids for one in encoded]
+    rows: list[Row | ForgeError] = []
+    for prompt, whole in zip(ids[: len(chats)], ids[len(chats) :], strict=True):
+        try:
+            rows.append(_row(tokenizer, prompt, whole))
+        except ForgeError as error:
+            rows.append(error)
+    return rows
+
+
+def _row(tokenizer: Any, prompt: list[int], whole: list[int]) -> Row:
     if whole[: len(prompt)] != prompt:
         raise ForgeError(
             "the chat template changes the prompt when an answer follows",

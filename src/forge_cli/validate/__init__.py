@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge_cli.core.errors import ForgeError, GateFailed
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.records import Example, Verdict
 from forge_cli.validate.report import Report, describe
+
+if TYPE_CHECKING:
+    from forge_cli.validate.form import Check
+
+_BATCH = 512  # rows
 
 
 def run(
@@ -77,38 +82,27 @@ def _judge(
     """The sound rows, and a verdict with the first check that fails for each of the others."""
     from forge_cli.models.load import load_tokenizer
     from forge_cli.models.resolve import resolve
-    from forge_cli.validate import contamination, content, form
-    from forge_cli.validate.duplicates import consistent, near_duplicates, unseen
-    from forge_cli.validate.truth import answer_is_true
+    from forge_cli.validate.duplicates import near_duplicates
+    from forge_cli.validate.form import too_long
 
     tokenizer: Any = load_tokenizer(resolve(model, reporter=reporter))
-    checks: list[tuple[str, form.Check]] = [
-        ("empty", form.not_empty),
-        ("quote", form.quote_in_oracle),
-        ("founded", form.answer_is_founded),
-        ("messages", form.messages_match),
-        ("truth", answer_is_true),
-        ("secret", content.no_secret),
-        ("personal", content.nobody_named),
-        ("licence", content.no_licence),
-        ("junk", content.readable),
-        ("duplicate", unseen()),
-        ("contradiction", consistent()),
-        ("length", form.fits(tokenizer, max_tokens, lengths)),
-    ]
-    if contamination.is_available():
-        checks.insert(-1, ("humaneval", contamination.unlike_humaneval))
+    checks = _checks()
     sound: list[Example] = []
     rejected: list[Verdict] = []
     with reporter.task("validating", len(rows)) as task:
-        for example in rows:
-            reasons = ((name, check(example)) for name, check in checks)
-            name, reason = next(((n, r) for n, r in reasons if r), ("", ""))
-            if reason:
-                rejected.append(_verdict(example, name, reason))
-            else:
-                sound.append(example)
-            task.advance()
+        for at in range(0, len(rows), _BATCH):
+            batch = rows[at : at + _BATCH]
+            for example, reason in zip(
+                batch, too_long(batch, tokenizer, max_tokens, lengths), strict=True
+            ):
+                reasons = ((name, check(example)) for name, check in checks)
+                found = next(((name, why) for name, why in reasons if why), None)
+                found = found or (("length", reason) if reason else None)
+                if found:
+                    rejected.append(_verdict(example, *found))
+                else:
+                    sound.append(example)
+            task.advance(len(batch))
     twins = near_duplicates(sound)
     rejected += [
         _verdict(e, "near-duplicate", f"0.9 alike to row {twins[e.id]}")
@@ -116,6 +110,31 @@ def _judge(
         if e.id in twins
     ]
     return [e for e in sound if e.id not in twins], rejected
+
+
+def _checks() -> list[tuple[str, Check]]:
+    """What each row must pass but for its length, cheap and telling checks first."""
+    from forge_cli.validate import contamination, content, duplicates, form, truth
+
+    checks: list[tuple[str, Check]] = [
+        ("empty", form.not_empty),
+        ("quote", form.quote_in_oracle),
+        ("founded", form.answer_is_founded),
+        ("messages", form.messages_match),
+        ("truth", truth.answer_is_true),
+        ("secret", content.no_secret),
+        ("personal", content.nobody_named),
+        ("licence", content.no_licence),
+        ("junk", content.readable),
+    ]
+    if contamination.is_available():
+        checks.append(("humaneval", contamination.unlike_humaneval))
+    # Last: they remember the rows that they see, which should be sound ones.
+    return [
+        *checks,
+        ("duplicate", duplicates.unseen()),
+        ("contradiction", duplicates.consistent()),
+    ]
 
 
 def _verdict(example: Example, check: str, reason: str) -> Verdict:

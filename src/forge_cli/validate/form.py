@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from forge_cli.core.answer_form import ABSTAIN, render
@@ -51,22 +51,23 @@ def not_empty(example: Example) -> str | None:
     return None if example.documents and all(t.strip() for t in texts) else "something is empty"
 
 
-def fits(tokenizer: Any, max_tokens: int, lengths: dict[str, int]) -> Check:
-    """Rendered with the model's template, the row fits and has supervised tokens.
+def too_long(
+    examples: Sequence[Example], tokenizer: Any, max_tokens: int, lengths: dict[str, int]
+) -> Iterator[str | None]:
+    """For each row: why, rendered with the model's template, it cannot be trained on.
 
     Args:
         lengths: filled with the tokens of each row that was rendered, by its id.
     """
-    from forge_cli.models.chat import tokenise
+    from forge_cli.models.chat import tokenise_many
 
-    def check(example: Example) -> str | None:
-        try:
-            row = tokenise(tokenizer, example.messages)
-        except ForgeError as error:
-            return error.message
+    rows = tokenise_many(tokenizer, [example.messages for example in examples])
+    for example, row in zip(examples, rows, strict=True):
+        if isinstance(row, ForgeError):
+            yield row.message
+            continue
         lengths[example.id] = len(row.ids)
         if len(row.ids) > max_tokens:
-            return f"{len(row.ids)} tokens, more than {max_tokens}: the answer would be cut off"
-        return None if row.supervised > 0 else "no supervised token"
-
-    return check
+            yield f"{len(row.ids)} tokens, more than {max_tokens}: the answer would be cut off"
+        else:
+            yield None if row.supervised > 0 else "no supervised token"
