@@ -9,6 +9,7 @@ from forge_cli.core.records import Chunk, content_id
 from forge_cli.mine.describe import Facts, describe, header_for
 from forge_cli.mine.files import Source
 from forge_cli.mine.grammar import Tags, parse
+from forge_cli.mine.languages import languages
 from forge_cli.mine.split import cut, line_starts, statement_depths
 from forge_cli.mine.units import Piece, find_pieces
 
@@ -63,7 +64,7 @@ def _chunks(
         facts = describe(unit.definition, language, source.data)
         owner = unit.parent
     kind = piece.kind
-    if kind == "module" and language in ("text", "markdown"):
+    if kind == "module" and languages()[language].prose:
         kind = "text"
     for part, (start, end) in enumerate(ranges, 1):
         text = source.data[start:end].decode("utf-8")
@@ -81,7 +82,7 @@ def _chunks(
             symbol=unit.symbol if unit else None,
             signature=facts.signature or None,
             docstring=facts.docstring or None,
-            header=header_for(owner.definition if owner else None, repeated, tags, text),
+            header=header_for(owner.definition if owner else None, repeated, tags, text, language),
             text=text,
             part=part,
             parts=len(ranges),
