@@ -157,13 +157,16 @@ xcompose .XCompose
 xml .xml .xsd .xsl .xslt .svg .plist .csproj .props .targets .rng
 yaml .yaml .yml .clang-format .clang-tidy
 """
-# No grammar: cut at lines. Tables of values (.csv) and sums of packages are in neither list:
+# Cut at paragraphs. Tables of values (.csv) and sums of packages are in neither list:
 # nobody learns a code base from them.
 _TEXT = """
 text .txt .text .adoc .asciidoc .textile .log .conf .bat .cmd .jinja .j2 .tmpl .less .sass
 text LICENSE LICENCE COPYING NOTICE CHANGELOG CHANGES AUTHORS CONTRIBUTORS README NEWS TODO
 text INSTALL HACKING MAINTAINERS CODEOWNERS OWNERS Procfile .mailmap
 """
+
+# Their grammars' scanners can go round without end, where nothing can stop them.
+_WITHOUT_GRAMMAR = {"cobol", "perl", "text"}
 
 _HEAD = re.compile(r"^; (extensions|names|interpreters): (.+)$", re.MULTILINE)
 _CPP_ONLY = re.compile(
@@ -184,6 +187,7 @@ class Language:
     Attributes:
         endings, names, interpreters: of its files, of some whole files, of its scripts.
         tagged: a query finds its symbols; else it is cut where its syntax allows.
+        parsed: there is a grammar that can be trusted; else it is cut at blank lines.
         prose: what is outside of definitions is text, not a module.
     """
 
@@ -192,6 +196,7 @@ class Language:
     names: tuple[str, ...] = ()
     interpreters: tuple[str, ...] = ()
     tagged: bool = False
+    parsed: bool = True
     prose: bool = False
 
 
@@ -232,6 +237,7 @@ def _of_words(name: str, words: list[str], prose: bool) -> Language:
         tuple(word for word in words if word[0] == "."),
         tuple(word for word in words if word[0] not in ".!"),
         tuple(word[1:] for word in words if word[0] == "!"),
+        parsed=name not in _WITHOUT_GRAMMAR,
         prose=prose,
     )
 
