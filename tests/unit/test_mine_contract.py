@@ -6,7 +6,6 @@ import ast
 import asyncio
 import email
 import json
-import random
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,12 +16,9 @@ import pytest
 import forge_cli
 from forge_cli import mine
 from forge_cli.core.records import Chunk, Verdict
-from forge_cli.mine.chunks import cut_file
-from forge_cli.mine.files import Source
-from forge_cli.mine.grammar import LANGUAGES
-from forge_cli.mine.links import Links
+from forge_cli.mine.languages import languages
 from forge_cli.mine.words import last_word, words
-from forge_cli.mine.worker import facts_of
+from language_sample import survives_damage
 
 TREES = {
     "forge": Path(forge_cli.__file__).parent,
@@ -144,28 +140,16 @@ SEEDS = {
 }
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", SEEDS)
 def test_damaged_sources_keep_the_contract(language: str) -> None:
-    rng = random.Random(f"damage {language}")
-    crumbs = [b"{", b"}", b"(", b'"', b"'", b"`", b"#", b"\n", b"\r\n", b"\t", b"/*", b"*/"]
-    crumbs += ["é€🎉".encode(), b"def ", b"class ", b"fn ", b"<", b">", b"\x0c", b"\\", b";"]
-    for _ in range(150):
-        data = SEEDS[language].encode() * rng.randint(1, 6)
-        for _ in range(rng.randint(1, 8)):
-            at, to = sorted(rng.randrange(len(data) + 1) for _ in range(2))
-            to = min(to, at + 12)
-            data = data[:at] + rng.choice(crumbs) * rng.randint(0, 2) + data[to:]
-        data = data.decode("utf-8", "ignore").encode()
-        source = Source("a", data)
-        chunks, calls = cut_file(source, language, "r", rng.choice([40, 90, 300]))
-        assert b"".join(chunk.text.encode() for chunk in chunks) == data
-        ends = [0, *(chunk.end_byte for chunk in chunks)]
-        assert [chunk.start_byte for chunk in chunks] == ends[:-1]
-        assert all(name for chunk in chunks for name in [chunk.symbol or "-", *chunk.calls])
-        links, facts = Links(), facts_of(source, language, chunks, calls)
-        links.add(facts)
-        links.resolve(facts)
-        assert {*links.called_by, *links.tests} <= set(range(len(chunks)))
+    survives_damage(language, SEEDS[language], rounds=150)
+
+
+def test_every_language_with_a_query_has_a_test() -> None:
+    folder = Path(__file__).parent / "languages"
+    tested = {file.stem.removeprefix("test_") for file in folder.glob("test_*.py")}
+    tagged = {name for name, one in languages().items() if one.tagged}
+    assert tagged == tested | set(SEEDS)
 
 
 def test_words() -> None:

@@ -155,7 +155,7 @@ CASES: dict[str, tuple[str, dict[str, tuple[str, str | None, str | None, str]]]]
             "J.J": ("method", "public J(int h)", "Makes it.", "  /** Makes"),
             "J.go": (
                 "method",
-                "@Override public <X> List<X> go(X x) throws IOException",
+                "public <X> List<X> go(X x) throws IOException",
                 "Runs.",
                 "  // Runs.\n  @Override",
             ),

@@ -12,7 +12,7 @@ from forge_cli.core.records import Chunk, Verdict
 from forge_cli.mine.cache import Cache
 from forge_cli.mine.coverage import Coverage
 from forge_cli.mine.files import find_tree
-from forge_cli.mine.grammar import check_languages
+from forge_cli.mine.languages import check_languages
 from forge_cli.mine.mining import Mining
 from forge_cli.mine.worker import Config
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from typing import Any
 
 from forge_cli.core.records import Chunk, content_id
 from forge_cli.mine.describe import Facts, describe, header_for
 from forge_cli.mine.files import Source
 from forge_cli.mine.grammar import Tags, parse
-from forge_cli.mine.split import cut, line_starts, statement_depths
+from forge_cli.mine.languages import languages
+from forge_cli.mine.split import blocks, cut, line_starts, paragraph_depths, statement_depths
 from forge_cli.mine.units import Piece, find_pieces
 
 
@@ -34,18 +36,45 @@ def cut_file(
     if not data:
         return [], []
     starts = line_starts(data)
-    root, tags = None, Tags(data)
-    if language != "text":
-        root, tags = parse(data, language, seconds=seconds)
+    root, tags = _parsed(data, language, seconds)
     chunks: list[Chunk] = []
-    for piece in find_pieces(data, tags, limit):
+    for piece in _pieces(data, language, root, tags, limit, starts):
         ranges = [(piece.start, piece.end)]
         if piece.end - piece.start > limit:
-            place = piece.start, piece.end
-            depths = statement_depths(root, data, *place) if root is not None else {}
+            depths = _depths(data, root, piece.start, piece.end, starts)
             ranges = cut(data, piece.start, piece.end, limit, starts, depths)
         chunks += _chunks(source, language, repo, tags, piece, ranges, starts)
     return chunks, tags.calls
+
+
+def _pieces(
+    data: bytes, language: str, root: Any, tags: Tags, limit: int, starts: list[int]
+) -> list[Piece]:
+    """Definitions and the gaps between them; without a query, what stands at the top."""
+    if languages()[language].tagged or language == "text":
+        return find_pieces(data, tags, limit)
+    depths = _depths(data, root, 0, len(data), starts)
+    tops = blocks(data, depths, 0, len(data), limit)
+    return [Piece(start, end, "module", None, "gap") for start, end in tops]
+
+
+def _depths(data: bytes, root: Any, start: int, end: int, starts: list[int]) -> dict[int, int]:
+    if root is None:
+        within = starts[bisect_left(starts, start) : bisect_left(starts, end)]
+        return paragraph_depths(data, within, end)
+    return statement_depths(root, data, start, end)
+
+
+def _parsed(data: bytes, language: str, seconds: float) -> tuple[Any, Tags]:
+    """The root of the syntax tree (None: there is none) and the tags."""
+    if languages()[language].parsed:
+        try:
+            return parse(data, language, seconds=seconds)
+        except ValueError:
+            # Without symbols only the better places to cut are lost.
+            if languages()[language].tagged:
+                raise
+    return None, Tags(data)
 
 
 def _chunks(
@@ -63,7 +92,7 @@ def _chunks(
         facts = describe(unit.definition, language, source.data)
         owner = unit.parent
     kind = piece.kind
-    if kind == "module" and language in ("text", "markdown"):
+    if kind == "module" and languages()[language].prose:
         kind = "text"
     for part, (start, end) in enumerate(ranges, 1):
         text = source.data[start:end].decode("utf-8")
@@ -81,7 +110,7 @@ def _chunks(
             symbol=unit.symbol if unit else None,
             signature=facts.signature or None,
             docstring=facts.docstring or None,
-            header=header_for(owner.definition if owner else None, repeated, tags, text),
+            header=header_for(owner.definition if owner else None, repeated, tags, text, language),
             text=text,
             part=part,
             parts=len(ranges),

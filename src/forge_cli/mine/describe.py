@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from forge_cli.mine.comments import comment_above
 from forge_cli.mine.grammar import Definition, Tags, text_of
 from forge_cli.mine.imports import import_names
 from forge_cli.mine.words import words
 
 _HEADER_CHARS = 400
-_COMMENT_MARKS = re.compile(
-    r"^[ \t]*(/\*\*?|\*/|\*(?!/)|//[/!]?|#+!?)[ \t]?|[ \t]*\*/[ \t]*$", re.MULTILINE
-)
-_ATTRIBUTE = re.compile("attribute_item|decorator|annotation")
+_ANNOTATION = re.compile("annotation|attribute")
+_EMPTY_BODY = re.compile(r"[;\s]+end\s*$")
 # A literal without escapes says what it says: no need to compile it.
 _PLAIN_STRING = re.compile(
     r"""(?:[uU]?(?P<q>\"{3}|'{3}|"|')(?P<t>[^\\]*)|[rR](?P<rq>\"{3}|'{3}|"|')(?P<rt>.*))"""
@@ -42,24 +41,38 @@ def describe(definition: Definition, language: str, data: bytes) -> Facts:
     if language == "python":
         docstring = _python_docstring(definition.node, data)
     else:
-        docstring = _comment_above(definition.outer, data)
+        docstring = comment_above(definition.outer, data)
     return Facts(signature(definition, data), docstring)
 
 
 def signature(definition: Definition, data: bytes) -> str:
     """The text of a definition up to its body, on one line, without comments."""
     node = definition.node
-    body = _body(node, 3)
+    body = definition.body or _body(node, 3)
     end = body.start_byte if body is not None else node.end_byte
-    raw = data[node.start_byte : end]
-    if b"#" in raw or b"//" in raw or b"/*" in raw:
+    start = _after_annotations(node) if data[node.start_byte] in b"@[#" else node.start_byte
+    raw = data[start:end]
+    if b"#" in raw or b"//" in raw or b"/*" in raw or b"--" in raw:
         for comment in reversed(list(_comments(node, end))):
-            first, last = comment.start_byte - node.start_byte, comment.end_byte - node.start_byte
-            raw = raw[:first] + b" " + raw[last:]
+            if comment.start_byte >= start:
+                first, last = comment.start_byte - start, comment.end_byte - start
+                raw = raw[:first] + b" " + raw[last:]
     text = raw.decode("utf-8", "replace")
     if body is None:
-        text = text.split("{", 1)[0] if definition.kind == "class" else text.split("\n", 1)[0]
-    return " ".join(text.split()).rstrip("{: ").removesuffix("=>").rstrip(" =")
+        opens = "{" if definition.kind == "class" and text[:1] != "@" else "\n"
+        # Lua and Ruby: def f; end
+        text = _EMPTY_BODY.sub("", text.split(opens, 1)[0])
+    return " ".join(text.split()).rstrip("{:; ").removesuffix("=>").rstrip(" =")
+
+
+def _after_annotations(node: Any) -> int:
+    """Where a definition begins without the annotations in front: `public` of `@A public`."""
+    for child in node.children:
+        parts = child.children if child.type == "modifiers" else [child]
+        for part in parts:
+            if not _ANNOTATION.search(part.type):
+                return int(part.start_byte)
+    return int(node.start_byte)
 
 
 def _comments(node: Any, end: int) -> Iterator[Any]:
@@ -104,45 +117,26 @@ def _python_docstring(node: Any, data: bytes) -> str:
     return inspect.cleandoc(value) if isinstance(value, str) else ""
 
 
-def _comment_above(node: Any, data: bytes) -> str:
-    """The comment block that ends on the line above, or on the lines of attributes above."""
-    lines: list[str] = []
-    below = node
-    above = node.prev_named_sibling
-    while above is not None:
-        if data[above.end_byte : below.start_byte].count(b"\n") > 1:
-            break
-        if "comment" in above.type:
-            line = data[data.rfind(b"\n", 0, above.start_byte) + 1 : above.start_byte]
-            if line.strip():
-                break  # it ends the line of something else
-            lines.insert(0, text_of(data, above).replace("\r\n", "\n").rstrip())
-        elif not _ATTRIBUTE.search(above.type):
-            break
-        below, above = above, above.prev_named_sibling
-    return inspect.cleandoc(_COMMENT_MARKS.sub("", "\n".join(lines))).strip()
-
-
-def _imports_used(tags: Tags, text: str) -> list[str]:
+def _imports_used(tags: Tags, text: str, language: str) -> list[str]:
     """The imports that bring a name into the file which stands in `text`, in order."""
     if not tags.imports:
         return []
     if not tags.imported:
         for number, statement in enumerate(tags.imports):
-            for name in import_names(statement):
+            for name in import_names(statement, language):
                 tags.imported.setdefault(name, []).append(number)
     names = tags.imported.keys() & set(words(text.encode()))
     used = {number for name in names for number in tags.imported[name]}
     return [tags.imports[number] for number in sorted(used)]
 
 
-def header_for(owner: Definition | None, own: str, tags: Tags, text: str) -> str:
+def header_for(owner: Definition | None, own: str, tags: Tags, text: str, language: str) -> str:
     """The enclosing class, a later part's own signature, and the imports that `text` uses."""
     lines = [signature(owner, tags.data)] if owner and owner.kind != "section" else []
     if own:
         lines.append(own)
     size = sum(map(len, lines))
-    for statement in _imports_used(tags, text):
+    for statement in _imports_used(tags, text, language):
         if statement in text:
             continue
         size += len(statement)

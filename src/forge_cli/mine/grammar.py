@@ -1,8 +1,10 @@
-"""Languages, their grammars and their tags-style queries.
+"""Grammars and their tags-style queries.
 
-A language is a query file, `queries/<grammar>.scm`, and a row in `LANGUAGES`. Captures:
-`@definition.<kind>` with `@name` (and `@scope`, the type that a method outside it belongs
-to), `@reference.call`, `@import`. A file that begins with `; inherits: NAME` adds to another.
+Captures: `@definition.<kind>` with `@name` (several are joined), and where they are needed
+`@scope` (the type that a method outside it belongs to), `@body` (where the signature ends)
+and `@outer` (what of the definition stands around it); `@reference.call`, or
+`@reference.selector` for a call whose name is in parts; `@import`. A file that begins with
+`; inherits: NAME` adds to another.
 """
 
 from __future__ import annotations
@@ -12,39 +14,15 @@ import time
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from pathlib import PurePosixPath
 from typing import Any
 
-from forge_cli.core.errors import UsageError
-
-# language → (grammar, file name endings)
-LANGUAGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "python": ("python", (".py", ".pyi")),
-    "javascript": ("javascript", (".js", ".mjs", ".cjs", ".jsx")),
-    "typescript": ("typescript", (".ts", ".mts", ".cts")),
-    "tsx": ("tsx", (".tsx",)),
-    "go": ("go", (".go",)),
-    "rust": ("rust", (".rs",)),
-    "java": ("java", (".java",)),
-    "c": ("c", (".c", ".h")),
-    "cpp": ("cpp", (".cc", ".cpp", ".cxx", ".hh", ".hpp", ".hxx")),
-    "markdown": ("markdown", (".md", ".markdown")),
-}
-# Mined as plain text: documentation and configuration without a grammar here.
-_TEXT = {
-    ".rst", ".txt", ".adoc", ".toml", ".yaml", ".yml", ".ini", ".cfg", ".json", ".sh", ".sql",
-    ".html", ".css", ".scm", ".xml", ".proto", ".graphql", ".tf",
-}  # fmt: skip
-_TEXT_NAMES = {"Makefile", "Dockerfile", "LICENSE", "NOTICE", "CHANGELOG", "AUTHORS", "README"}
-
-_BY_SUFFIX = {suffix: name for name, (_, suffixes) in LANGUAGES.items() for suffix in suffixes}
-
-_CPP_ONLY = re.compile(
-    rb"^[ \t]*(class\s+\w+[^;]*\{|namespace\b|template\s*<|(public|private|protected)\s*:)",
-    re.MULTILINE,
-)
+from forge_cli.mine.languages import languages
 
 _BLOCK = 1 << 16  # bytes
+# Between the parts of a name, in C++ and Rust, PHP, Lua.
+_SEPARATOR = re.compile(r"::|\\|:(?=\w+$)")
+# Type parameters, and the quotes of SQL and Kotlin.
+_NOT_OF_NAME = re.compile(r"<.*>$|[\"`]")
 # Kinds that hold other definitions and may be opened.
 CONTAINERS = {"class", "implementation", "namespace", "section"}
 _WRAPPERS = {
@@ -55,13 +33,17 @@ _WRAPPERS = {
 
 @dataclass(frozen=True)
 class Definition:
-    """A definition in a file: `outer` counts decorators and export; `node` is it alone."""
+    """A definition in a file: `outer` counts decorators and export; `node` is it alone.
+
+    `body` is where the signature ends, if the query says so.
+    """
 
     node: Any  # tree_sitter.Node
     outer: Any
     kind: str
     name: str
     scope: str = ""
+    body: Any = None
 
 
 @dataclass
@@ -76,27 +58,6 @@ class Tags:
     imported: dict[bytes, list[int]] = field(default_factory=dict)
 
 
-def language_of(path: str) -> str | None:
-    """The language by the file's name; "text" without a grammar; None when unknown."""
-    pure = PurePosixPath(path)
-    if found := _BY_SUFFIX.get(pure.suffix.lower()):
-        return found
-    return "text" if pure.suffix.lower() in _TEXT or pure.name in _TEXT_NAMES else None
-
-
-def refine(language: str, path: str, data: bytes) -> str:
-    """The language, where only the content can tell: a `.h` may hold C++."""
-    is_cpp = language == "c" and path.endswith(".h") and _CPP_ONLY.search(data)
-    return "cpp" if is_cpp else language
-
-
-def check_languages(langs: tuple[str, ...]) -> None:
-    """Raise UsageError for a name that is not in `LANGUAGES` (or "text")."""
-    for lang in langs:
-        if lang not in LANGUAGES and lang != "text":
-            raise UsageError(f"{lang}: unknown language", f"known: {', '.join(LANGUAGES)}, text")
-
-
 def parse(data: bytes, language: str, *, seconds: float = 20.0) -> tuple[Any, Tags]:
     """Parse and tag; a syntax error leaves ERROR nodes, never an exception.
 
@@ -106,30 +67,51 @@ def parse(data: bytes, language: str, *, seconds: float = 20.0) -> tuple[Any, Ta
     """
     from tree_sitter import QueryCursor
 
-    parser, definitions, references = _compiled(LANGUAGES[language][0])
+    parser, definitions, references = _compiled(language)
     root = _parse(parser, data, seconds)
     tags = Tags(data)
-    seen: set[tuple[int, int]] = set()
+    if definitions is None:
+        return root, tags
+    seen: dict[tuple[int, int], Definition] = {}
     for _, captures in QueryCursor(definitions).matches(root):
         kind = next(name for name in captures if name.startswith("definition."))
         definition = _definition(data, captures, kind)
         place = (definition.node.start_byte, definition.node.end_byte)
-        # Two patterns may match one node; nested twins of one range are one thing.
         # What the grammar only supposes to be there, in broken code, has no name.
-        if place not in seen and definition.name:
-            seen.add(place)
-            tags.definitions.append(definition)
+        if definition.name and _says_more(definition, seen.get(place)):
+            seen[place] = definition
+    tags.definitions = sorted(seen.values(), key=lambda d: (d.outer.start_byte, -d.outer.end_byte))
     found = QueryCursor(references).captures(root)
     for node in found.get("reference.call", ()):
         start, end = node.start_byte, node.end_byte
         if end > start:
             tags.calls.append((start, data[start:end].decode("utf-8", "replace")))
+    tags.calls += [_selector(data, node) for node in found.get("reference.selector", ())]
     # Captures come in no order that two processes would share.
     imports = sorted(found.get("import", ()), key=lambda node: int(node.start_byte))
     tags.imports = [_import(data, node) for node in imports]
-    tags.definitions.sort(key=lambda d: (d.outer.start_byte, -d.outer.end_byte))
     tags.calls.sort()
     return root, tags
+
+
+def _says_more(definition: Definition, known: Definition | None) -> bool:
+    """Whether a match of a node that matched before has more of it: two patterns may fit."""
+    if known is None:
+        return True
+    new, old = (
+        (one.body is not None, -one.outer.start_byte, len(one.name)) for one in (definition, known)
+    )
+    return new > old
+
+
+def _selector(data: bytes, node: Any) -> tuple[int, str]:
+    """Where the name of a message is, and the name: `add:to:` of `[x add:a to:b]`."""
+    parts = [
+        child
+        for number, child in enumerate(node.children)
+        if child.type == ":" or node.field_name_for_child(number) == "method"
+    ]
+    return parts[0].start_byte, "".join(text_of(data, part) for part in parts)
 
 
 def _parse(parser: Any, data: bytes, seconds: float) -> Any:
@@ -148,19 +130,27 @@ def _parse(parser: Any, data: bytes, seconds: float) -> Any:
 
 def _definition(data: bytes, captures: dict[str, list[Any]], kind: str) -> Definition:
     node = captures[kind][0]
-    outer = node
+    outer = captures["outer"][0] if "outer" in captures else node
     while outer.parent is not None and outer.parent.type in _WRAPPERS:
         outer = outer.parent
-    name = ".".join(" ".join(text_of(data, captures["name"][0]).split()).split("::"))
+    parts = captures["name"]
+    if len(parts) > 1:
+        parts = sorted(parts, key=lambda part: int(part.start_byte))
+    name = " ".join("".join(text_of(data, part) for part in parts).split())
     if kind != "definition.section":
-        name = re.sub(r"<.*>$", "", name).replace(".prototype.", ".")
+        name = _NOT_OF_NAME.sub("", _SEPARATOR.sub(".", name))
+        name = name.replace(".prototype.", ".")
         name = name.removeprefix("module.exports.").removeprefix("exports.")
     scope = text_of(data, captures["scope"][0]) if "scope" in captures else ""
-    return Definition(node, outer, kind.removeprefix("definition."), name, scope)
+    body = captures["body"][0] if "body" in captures else None
+    return Definition(node, outer, kind.removeprefix("definition."), name, scope, body)
 
 
 def _import(data: bytes, node: Any) -> str:
-    text = text_of(data, node).strip()
+    # A grammar may count the comment below among it.
+    comments = [child for child in node.named_children if "comment" in child.type]
+    end = comments[0].start_byte if comments else node.end_byte
+    text = data[node.start_byte : end].decode("utf-8", "replace").strip()
     # A line of Go's import ( … ) block alone does not say that it is one.
     return f"import {text}" if node.type == "import_spec" else text
 
@@ -174,11 +164,14 @@ def text_of(data: bytes, node: Any) -> str:
 def _compiled(grammar: str) -> tuple[Any, Any, Any]:
     """The parser, and the query's patterns in two: definitions, and what they refer to.
 
-    References are many and need no match of their own, which costs a third of the time.
+    References are many and need no match of their own, which costs a third of the time. A
+    grammar without a query has None for both.
     """
     from tree_sitter import Query
     from tree_sitter_language_pack import get_language, get_parser
 
+    if not languages()[grammar].tagged:
+        return get_parser(grammar), None, None
     text = _query_text(grammar)
     language = get_language(grammar)
     definitions, references = Query(language, text), Query(language, text)
@@ -192,6 +185,6 @@ def _compiled(grammar: str) -> tuple[Any, Any, Any]:
 
 def _query_text(name: str) -> str:
     """A query file, after the one that its first line inherits."""
-    text = files("forge_cli.mine").joinpath("queries", f"{name}.scm").read_text()
+    text = files("forge_cli.mine").joinpath("queries", f"{name}.scm").read_text("utf-8")
     inherits = re.match(r"; inherits: (\w+)\n", text)
     return (_query_text(inherits[1]) if inherits else "") + text

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
-# Added to the depth of what stands right under its comment: a cut there tears the two.
+# Added to the depth of what stands right under its comment, or inside of a paragraph: a cut
+# there tears the two.
 _UNDER_COMMENT = 1 << 10
 _NO_STATEMENT = 1 << 16
+# What stands above something and belongs to it, in any grammar.
+_LEADS = re.compile(
+    "omment|haddock|marginalia|decorator|annotation|attribute_item|attribute_list|^signature$"
+)
+_CLOSES = re.compile(rb"[ \t]*(?:[\])};,]|</|end\b)")
 
 
 def line_starts(data: bytes) -> list[int]:
@@ -30,13 +37,20 @@ def statement_depths(root: Any, data: bytes, first: int, last: int) -> dict[int,
     depths: dict[int, int] = {}
     cursor = root.walk()
     depth = 0
-    comment_end = -1  # where the line after the last comment of its own line begins
+    # Where the last comments of their own lines begin, and the line that they stand above.
+    lead, below = 0, -1
     while (node := cursor.node) is not None:
         start = data.rfind(b"\n", 0, node.start_byte) + 1
-        if start not in depths and not data[start : node.start_byte].strip():
-            depths[start] = depth + (_UNDER_COMMENT if start == comment_end else 0)
-            if "comment" in node.type:
-                comment_end = data.find(b"\n", node.end_byte - 1) + 1
+        if not data[start : node.start_byte].strip():
+            leads = _LEADS.search(node.type)
+            if start not in depths:
+                depths[start] = depth + (_UNDER_COMMENT if start == below else 0)
+                # A comment may stand deep at the end of what comes before.
+                if start == below and not leads:
+                    depths[lead] = min(depths[lead], depth)
+            if leads:
+                lead = lead if start == below else start
+                below = data.find(b"\n", node.end_byte - 1) + 1
         # Only nodes of several lines can hold another line's start.
         several = node.start_point[0] != node.end_point[0]
         if (
@@ -52,6 +66,56 @@ def statement_depths(root: Any, data: bytes, first: int, last: int) -> dict[int,
             depth -= 1
             node = cursor.node
     return depths
+
+
+def paragraph_depths(data: bytes, starts: list[int], end: int) -> dict[int, int]:
+    """Like `statement_depths`, of a file without a grammar: by blank lines and indent.
+
+    Args:
+        starts: where its lines begin. end: of the last one.
+    """
+    depths: dict[int, int] = {}
+    after_blank = True
+    for start, stop in pairwise([*starts, end]):
+        line = data[start:stop]
+        text = line.lstrip()
+        if text:
+            indent = len(line) - len(text)
+            depths[start] = indent + (0 if after_blank else _UNDER_COMMENT)
+        after_blank = not text
+    return depths
+
+
+def blocks(
+    data: bytes, depths: dict[int, int], start: int, end: int, limit: int
+) -> list[tuple[int, int]]:
+    """Ranges that cover start..end, parted before its outermost nodes.
+
+    Neighbours share a range while it stays within `limit`; a node that is larger than that
+    has its own. The outermost depth is the first at which there is something to part: an
+    element that is the whole document does not count. What is most of a range is parted again.
+
+    Args:
+        depths: of the nodes that begin a line (`statement_depths`).
+    """
+    inside = {
+        at: depth
+        for at, depth in depths.items()
+        if start < at < end and not _CLOSES.match(data, at)
+    }
+    if not inside:
+        return [(start, end)]
+    top = min(inside.values())
+    items = pairwise([start, *sorted(at for at, depth in inside.items() if depth == top), end])
+    ranges: list[tuple[int, int]] = []
+    for first, last in items:
+        if ranges and last - ranges[-1][0] <= limit:
+            ranges[-1] = ranges[-1][0], last
+        elif last - first > limit and 2 * (last - first) > end - start:
+            ranges += blocks(data, depths, first, last, limit)
+        else:
+            ranges.append((first, last))
+    return ranges
 
 
 def cut(

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from forge_cli.mine.comments import line_start, start_with_comments
 from forge_cli.mine.grammar import CONTAINERS, Definition, Tags
 
-_LEADING = re.compile("comment|attribute_item|decorator|annotation|pragma")
 _BOM = b"\xef\xbb\xbf"
 # What may follow a definition on its last line and still belongs to it.
-_REST_OF_LINE = re.compile(rb"[ \t]*[;,]?[ \t]*((#|//)[^\n]*|/\*[^\n]*\*/[ \t]*)?\r?(\n|$)")
+_REST_OF_LINE = re.compile(rb"[ \t]*[;,]?[ \t]*((#|//|--)[^\n]*|/\*[^\n]*\*/[ \t]*)?\r?(\n|$)")
 # What is left of a container after its last member: no document in its own right.
-_CLOSING = re.compile(rb"[\s})\];,]*\Z|\s*end\s*\Z")
+_CLOSING = re.compile(rb"(?:[\s})\];,]|@?end\b(?:[ \t]+\w+(?=\s*\Z))?)*\Z")
 
 
 @dataclass
@@ -61,7 +61,7 @@ def _units(data: bytes, tags: Tags) -> Iterator[Unit]:
         if definition.kind == "section":
             continue
         outer = definition.outer
-        start = _with_comments(data, outer)
+        start = start_with_comments(data, outer)
         end = outer.end_byte
         # A node that ends with its line has no rest of the line.
         if data[end - 1 : end] != b"\n" and (rest := _REST_OF_LINE.match(data, end)):
@@ -75,7 +75,7 @@ def _sections(data: bytes, tags: Tags) -> Iterator[Unit]:
     The grammar's own sections end at `# Heading` only, not at underlined headings.
     """
     headings = [
-        (_line_start(data, d.node.start_byte), _heading_level(d.node), d)
+        (line_start(data, d.node.start_byte), _heading_level(d.node), d)
         for d in tags.definitions
         if d.kind == "section" and d.node.parent.type in ("section", "document")
     ]
@@ -89,44 +89,6 @@ def _heading_level(node: Any) -> int:
     return next((int(mark[1]) for mark in marks if mark), 1)
 
 
-def _with_comments(data: bytes, node: Any) -> int:
-    """Where the definition begins, with the comments and attributes right above it."""
-    start = _line_start(data, node.start_byte)
-    above = _above(node)
-    while above is not None and _LEADING.search(above.type):
-        between = data[above.end_byte : start]
-        # Some grammars count a comment's newline as part of it.
-        newlines = between.count(b"\n") + (data[above.end_byte - 1 : above.end_byte] == b"\n")
-        own_line = _line_start(data, above.start_byte)
-        if between.strip() or newlines > 1 or data[own_line : above.start_byte].strip():
-            break
-        # A comment that ends the line of something else belongs to that.
-        if own_line and data[own_line - 1 : own_line] != b"\n":
-            break
-        start = own_line
-        above = _above(above)
-    return start
-
-
-def _above(node: Any) -> Any:
-    """The node before this one; the first node of a body looks above the body.
-
-    In Python the comment over a class's first member stands outside the class's block.
-    """
-    while node.prev_named_sibling is None:
-        parent = node.parent
-        if parent is None or parent.start_byte != node.start_byte:
-            return None
-        node = parent
-    return node.prev_named_sibling
-
-
-def _line_start(data: bytes, at: int) -> int:
-    """The start of the line if only white space stands before `at`, else `at`."""
-    start = data.rfind(b"\n", 0, at) + 1
-    return at if data[start:at].removeprefix(_BOM).strip() else start
-
-
 def _nest(units: list[Unit]) -> list[Unit]:
     """Put units into those that contain them; name them; drop what is inside functions."""
     top: list[Unit] = []
@@ -134,6 +96,9 @@ def _nest(units: list[Unit]) -> list[Unit]:
     for unit in sorted(units, key=lambda u: (u.start, -u.end)):
         while stack and stack[-1].end <= unit.start:
             stack.pop()
+        # A grammar by indentation may count the comment above a definition to the one before.
+        while stack and _stands_below(unit, stack[-1]):
+            stack.pop().end = unit.start
         while stack and _swallowed(unit, stack[-1]):
             stack.pop().end = unit.start
         parent = stack[-1] if stack else None
@@ -144,6 +109,11 @@ def _nest(units: list[Unit]) -> list[Unit]:
         unit.parent = parent
         stack.append(unit)
     return top
+
+
+def _stands_below(unit: Unit, other: Unit) -> bool:
+    end: int = other.definition.outer.end_byte
+    return other.kind != "section" and end <= unit.definition.outer.start_byte
 
 
 def _swallowed(unit: Unit, by: Unit) -> bool:

@@ -21,7 +21,7 @@ from forge_cli.core.records import Chunk, Verdict, content_id
 from forge_cli.mine.chunks import cut_file
 from forge_cli.mine.files import Source, read, stat_of
 from forge_cli.mine.generated import foreign
-from forge_cli.mine.grammar import language_of, refine
+from forge_cli.mine.languages import language_of, may_be, refine
 from forge_cli.mine.links import receiver_at
 
 _FILES_A_COLLECTION = 25
@@ -83,21 +83,21 @@ def mine_file(config: Config, task: Task) -> Found:
 
 def _mine(config: Config, task: Task) -> Found:
     path = task.path
-    language = language_of(path)
+    named = language_of(path)
     langs = config.langs
-    if langs and language not in langs and not (language == "c" and "cpp" in langs):
+    if langs and not may_be(path, langs):
         return Found(path, skipped=True)
     source = read(config.top, path)
     if isinstance(source, Verdict):
-        return Found(path, source)
+        return Found(path, skipped=True) if langs and named is None else Found(path, source)
+    language = refine(named, path, source.data)
+    if langs and language not in langs:
+        return Found(path, skipped=True)
     if not task.exempt and (foreign_to := foreign(path, source.data)):
         return Found(path, _rejected(source, *foreign_to))
     if language is None:
-        why = "no language or text format known by this name"
+        why = "no language or text format known by this name or first line"
         return Found(path, _rejected(source, "language", why))
-    language = refine(language, path, source.data)
-    if langs and language not in langs:
-        return Found(path, skipped=True)
     try:
         chunks, calls = cut_file(
             source, language, config.repo, config.max_chars, seconds=config.parse_seconds

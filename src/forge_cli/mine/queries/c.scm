@@ -1,3 +1,4 @@
+; extensions: .c .h
 (function_definition
   declarator: (function_declarator declarator: (identifier) @name)) @definition.function
 (function_definition
@@ -10,7 +11,8 @@
 (struct_specifier name: (type_identifier) @name body: (_)) @definition.class
 (union_specifier name: (type_identifier) @name body: (_)) @definition.class
 (enum_specifier name: (type_identifier) @name body: (_)) @definition.class
-(type_definition declarator: (type_identifier) @name) @definition.type
+(type_definition
+  type: (_) . (type_qualifier)* . declarator: (type_identifier) @name) @definition.type
 
 (call_expression function: (identifier) @reference.call)
 (call_expression function: (field_expression field: (field_identifier) @reference.call))

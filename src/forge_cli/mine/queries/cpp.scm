@@ -1,3 +1,4 @@
+; extensions: .cc .cpp .cxx .hh .hpp .hxx .ipp .tpp
 (function_definition
   declarator: (function_declarator
     declarator: [

@@ -1,3 +1,4 @@
+; extensions: .go
 (function_declaration name: (identifier) @name) @definition.function
 (method_declaration
   receiver: (parameter_list

@@ -1,3 +1,4 @@
+; extensions: .java
 (class_declaration name: (identifier) @name) @definition.class
 (interface_declaration name: (identifier) @name) @definition.class
 (enum_declaration name: (identifier) @name) @definition.class

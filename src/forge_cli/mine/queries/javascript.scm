@@ -1,4 +1,6 @@
 ; inherits: ecma
+; extensions: .js .mjs .cjs .jsx
+; interpreters: node nodejs
 (class_declaration name: (identifier) @name) @definition.class
 (class_body
   (field_definition

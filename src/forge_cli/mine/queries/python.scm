@@ -1,3 +1,6 @@
+; extensions: .py .pyi .pyw
+; names: SConstruct SConscript wscript
+; interpreters: python pypy
 (function_definition name: (identifier) @name) @definition.function
 (class_definition name: (identifier) @name) @definition.class
 

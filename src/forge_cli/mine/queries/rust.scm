@@ -1,3 +1,5 @@
+; extensions: .rs
+; interpreters: rust-script
 (function_item name: (identifier) @name) @definition.function
 (struct_item name: (type_identifier) @name) @definition.class
 (enum_item name: (type_identifier) @name) @definition.class

@@ -1,4 +1,6 @@
 ; inherits: ecma
+; extensions: .ts .mts .cts
+; interpreters: deno bun ts-node
 (class_declaration name: (type_identifier) @name) @definition.class
 (class_body
   (public_field_definition

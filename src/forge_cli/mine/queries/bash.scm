@@ -1,0 +1,9 @@
+; extensions: .sh .bash .zsh .ksh .bats .ebuild .eclass
+; names: PKGBUILD APKBUILD .bashrc .bash_profile .profile .zshrc
+; interpreters: bash sh dash ksh zsh ash busybox bats
+(function_definition name: (word) @name body: (_) @body) @definition.function
+
+(command name: (command_name (word) @reference.call))
+
+((command name: (command_name (word) @_source)) @import
+  (#match? @_source "^(source|\\.)$"))

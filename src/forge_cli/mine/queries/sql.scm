@@ -1,0 +1,24 @@
+; extensions: .sql .ddl .pgsql .psql
+; Tables and views are the classes of a schema, triggers its functions.
+(statement
+  (create_table
+    [(keyword_table) (keyword_exists)] . (object_reference) @name
+    [(column_definitions) (create_query)]? @body)) @definition.class
+(statement
+  (create_view
+    [(keyword_view) (keyword_exists)] . (object_reference) @name
+    (keyword_as)? @body)) @definition.class
+(statement
+  (create_materialized_view
+    [(keyword_view) (keyword_exists)] . (object_reference) @name
+    (keyword_as)? @body)) @definition.class
+(statement
+  (create_function
+    (keyword_function) . (object_reference) @name
+    (function_body)? @body)) @definition.function
+(statement
+  (create_trigger
+    [(keyword_trigger) (keyword_exists)] . (object_reference) @name)) @definition.function
+(statement (create_type (keyword_type) . (object_reference) @name)) @definition.type
+
+(invocation (object_reference name: (identifier) @reference.call))
