@@ -32,7 +32,10 @@ class Chunk(Record):
     end_byte: int = Field(description="one past the last byte")
     start_line: int = Field(description="from 1")
     end_line: int = Field(description="the last line, from 1")
-    kind: str = Field(description="function, method, class, module, section or text")
+    kind: str = Field(
+        description="function, method, class, implementation, namespace, type, section, cell, "
+        "output (of a cell), module or text"
+    )
     symbol: str | None = Field(default=None, description="dotted name of the definition")
     signature: str | None = None
     docstring: str | None = None

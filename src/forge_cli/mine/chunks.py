@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +12,13 @@ from forge_cli.mine.describe import Facts, describe, header_for
 from forge_cli.mine.files import Source
 from forge_cli.mine.grammar import Tags, parse
 from forge_cli.mine.languages import languages
+from forge_cli.mine.notebook import find_segments
 from forge_cli.mine.split import blocks, cut, line_starts, paragraph_depths, statement_depths
 from forge_cli.mine.units import Piece, find_pieces
+from forge_cli.mine.words import words
+
+# In a string of JSON: the n of \\n is no part of the next word.
+_ESCAPE = re.compile(r"\\.")
 
 
 def cut_file(
@@ -36,6 +42,8 @@ def cut_file(
     if not data:
         return [], []
     starts = line_starts(data)
+    if language == "notebook":
+        return list(_cells(source, repo, limit, seconds, starts)), []
     root, tags = _parsed(data, language, seconds)
     chunks: list[Chunk] = []
     for piece in _pieces(data, language, root, tags, limit, starts):
@@ -45,6 +53,21 @@ def cut_file(
             ranges = cut(data, piece.start, piece.end, limit, starts, depths)
         chunks += _chunks(source, language, repo, tags, piece, ranges, starts)
     return chunks, tags.calls
+
+
+def _cells(
+    source: Source, repo: str, limit: int, seconds: float, starts: list[int]
+) -> Iterator[Chunk]:
+    """Chunks of a notebook: each has those of its cell's calls that stand in it."""
+    segments, tags = find_segments(source.data, seconds=seconds)
+    for segment in segments:
+        piece = Piece(segment.start, segment.end, segment.kind, None, "gap")
+        ranges = cut(source.data, piece.start, piece.end, limit, starts, {})
+        header = header_for(None, "", tags, segment.source, segment.language)
+        for chunk in _chunks(source, "notebook", repo, Tags(), piece, ranges, starts):
+            inside = set(words(_ESCAPE.sub(" ", chunk.text).encode()))
+            calls = [name for name in segment.calls if name.encode() in inside]
+            yield chunk.model_copy(update={"calls": calls, "header": header})
 
 
 def _pieces(

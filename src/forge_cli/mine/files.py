@@ -99,7 +99,7 @@ def read(top: Path, path: str) -> Source | Verdict:
         data = file.read_bytes()
     except OSError as error:
         return _verdict(path, "unreadable", error.strerror or str(error))
-    if reason := _unfit(data):
+    if reason := _unfit(data, path.endswith(".ipynb")):
         return _verdict(path, *reason, size=len(data))
     return Source(path, data)
 
@@ -113,13 +113,15 @@ def stat_of(file: Path) -> tuple[int, ...]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _unfit(data: bytes) -> tuple[str, str] | None:
+def _unfit(data: bytes, notebook: bool) -> tuple[str, str] | None:
     if b"\0" in data:
         return "binary", "holds NUL bytes"
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
         return "encoding", f"not UTF-8 at byte {error.start}"
+    if notebook:
+        return None  # an image that a cell put out is one line
     lines = data.splitlines() or [b""]
     longest = max(map(len, lines))
     if longest > _MAX_LINE or (len(data) > 10_000 and len(data) / len(lines) > _MAX_MEAN_LINE):

@@ -135,6 +135,7 @@ json .json .jsonc .json5 .webmanifest
 kdl .kdl
 latex .tex .sty
 mermaid .mmd .mermaid
+notebook .ipynb
 org .org
 pgn .pgn
 po .po .pot
@@ -165,8 +166,9 @@ text LICENSE LICENCE COPYING NOTICE CHANGELOG CHANGES AUTHORS CONTRIBUTORS READM
 text INSTALL HACKING MAINTAINERS CODEOWNERS OWNERS Procfile .mailmap
 """
 
-# Their grammars' scanners can go round without end, where nothing can stop them.
-_WITHOUT_GRAMMAR = {"cobol", "perl", "text"}
+# Notebooks are read as JSON. The scanners of the others' grammars can go round without end, where
+# nothing can stop them.
+_WITHOUT_GRAMMAR = {"cobol", "notebook", "perl", "text"}
 
 _HEAD = re.compile(r"^; (extensions|names|interpreters): (.+)$", re.MULTILINE)
 _CPP_ONLY = re.compile(
