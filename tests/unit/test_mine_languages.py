@@ -322,3 +322,32 @@ def test_crlf_and_bom_leave_the_facts_alone(tmp_path: Path) -> None:
     assert (chunk.symbol, chunk.signature) == ("f", "def f(a, b=1)")
     assert chunk.docstring == "One.\n\nTwo."
     assert (chunk.start_line, chunk.end_line) == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "symbol", "signature"),
+    [
+        # With no body, over several lines.
+        ("a.kt", "external fun f(\n  a: Int,\n): Int\n", "f", "external fun f( a: Int, ): Int"),
+        ("a.swift", "protocol P {\n  func f(_ a: A,\n         b: B)\n}\n", "P", "protocol P"),
+        ("a.kt", "class A(val f: () -> Unit = { g() }) : B()\n", "A", None),
+        # What follows a body and names it; what initialises before it.
+        ("a.h", "typedef struct {\n  int x;\n} P;\n", "P", "typedef struct P"),
+        ("a.cc", "A::A(int a) : b(a), c{1} {}\n", "A.A", "A::A(int a)"),
+        ("a.cc", "A:: ~A() {}\n", "A.~A", "A:: ~A()"),
+        ("A.java", "@X(1)\n@Y public final class A {}\n", "A", "public final class A"),
+    ],
+)
+def test_where_a_signature_ends(
+    tmp_path: Path, name: str, text: str, symbol: str, signature: str | None
+) -> None:
+    found = {chunk.symbol: chunk.signature for chunk in mined(tmp_path, name, text)}
+    assert found[symbol] == (signature or text.strip())
+
+
+def test_a_frame_is_no_part_of_what_a_comment_says(tmp_path: Path) -> None:
+    text = "/*********\n * Goes. *\n *********/\nvoid go() {}\n"
+    (chunk,) = mined(tmp_path, "a.c", text)
+    assert chunk.docstring == "Goes. *"
+    (chunk,) = mined(tmp_path, "a.c", "// =====\n// Goes.\n// =====\nvoid go() {}\n")
+    assert chunk.docstring == "Goes."

@@ -17,7 +17,7 @@ from forge_cli.mine.split import blocks, cut, line_starts, paragraph_depths, sta
 from forge_cli.mine.units import Piece, find_pieces
 from forge_cli.mine.words import words
 
-# In a string of JSON: the n of \\n is no part of the next word.
+# In a string of JSON: the n in \\n is no part of the next word.
 _ESCAPE = re.compile(r"\\.")
 
 

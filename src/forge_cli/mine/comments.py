@@ -13,9 +13,11 @@ _COMMENT = re.compile("comment|marginalia")  # a grammar of SQL calls /* … */ 
 _ATTRIBUTE = re.compile("attribute_item|decorator|annotation")
 _BOM = b"\xef\xbb\xbf"
 _MARKS = re.compile(
-    r"^[ \t]*(/\*\*?|\*/|\*(?!/)|//[/!]?|#+!?)[ \t]?|[ \t]*\*/[ \t]*$", re.MULTILINE
+    r"^[ \t]*(/\*+!?|\*+/|\*(?!/)|//[/!]?|#+!?)[ \t]?|[ \t]*\*/[ \t]*$", re.MULTILINE
 )
 _DASHES = re.compile(r"^[ \t]*(--\[=*\[|-{2,})[ \t]?|[ \t]*\]=*\][ \t]*$", re.MULTILINE)
+# A line of a frame around a comment.
+_FRAME = re.compile(r"^[ \t]*[-*=#/~_+]{4,}[ \t]*$", re.MULTILINE)
 _XML_DOC = re.compile(r"</?(summary|remarks|para)\s*/?>")
 
 
@@ -63,7 +65,7 @@ def comment_above(node: Any, data: bytes) -> str:
 
 def _unmarked(comment: str) -> str:
     text = comment.replace("\r\n", "\n").rstrip()
-    text = (_DASHES if text.startswith("--") else _MARKS).sub("", text)
+    text = _FRAME.sub("", (_DASHES if text.startswith("--") else _MARKS).sub("", text))
     return _XML_DOC.sub("", text) if "<" in text else text
 
 

@@ -16,6 +16,8 @@ from forge_cli.mine.imports import import_names
 from forge_cli.mine.words import words
 
 _HEADER_CHARS = 400
+_LONG = 300
+_AT = ord("@")
 _ANNOTATION = re.compile("annotation|attribute")
 _EMPTY_BODY = re.compile(r"[;\s]+end\s*$")
 # A literal without escapes says what it says: no need to compile it.
@@ -48,9 +50,10 @@ def describe(definition: Definition, language: str, data: bytes) -> Facts:
 def signature(definition: Definition, data: bytes) -> str:
     """The text of a definition up to its body, on one line, without comments."""
     node = definition.node
-    body = definition.body or _body(node, 3)
-    end = body.start_byte if body is not None else node.end_byte
     start = _after_annotations(node) if data[node.start_byte] in b"@[#" else node.start_byte
+    # In Objective-C what has a body may stand in what has none: a method in a class.
+    body = definition.body or (None if data[start] == _AT else _body(node, 3))
+    end = body.start_byte if body is not None else node.end_byte
     raw = data[start:end]
     if b"#" in raw or b"//" in raw or b"/*" in raw or b"--" in raw:
         for comment in reversed(list(_comments(node, end))):
@@ -59,10 +62,30 @@ def signature(definition: Definition, data: bytes) -> str:
                 raw = raw[:first] + b" " + raw[last:]
     text = raw.decode("utf-8", "replace")
     if body is None:
-        opens = "{" if definition.kind == "class" and text[:1] != "@" else "\n"
+        opens = "\n"
+        if definition.kind == "class":
+            opens = "{\n" if text[:1] == "@" else "{"
         # Lua and Ruby: def f; end
-        text = _EMPTY_BODY.sub("", text.split(opens, 1)[0])
+        text = _EMPTY_BODY.sub("", _outside_brackets(text, opens))
+    elif node.has_error and definition.kind != "type":
+        # What was taken for the body may stand far inside of it.
+        text = _outside_brackets(text, "{" if len(text) < _LONG else "{\n")
+    elif definition.kind == "type" and definition.name not in text:
+        # typedef struct { … } Name;
+        text += " " + data[body.end_byte : node.end_byte].decode("utf-8", "replace")
     return " ".join(text.split()).rstrip("{:; ").removesuffix("=>").rstrip(" =")
+
+
+def _outside_brackets(text: str, until: str) -> str:
+    """The text up to one of some characters in no bracket; all where there is none."""
+    depth = 0
+    for found in re.finditer(rf"[()\[\]{until}]", text):
+        if found[0] in until:
+            if depth <= 0:
+                return text[: found.start()]
+        else:
+            depth += 1 if found[0] in "([" else -1
+    return text
 
 
 def _after_annotations(node: Any) -> int:

@@ -20,9 +20,12 @@ from forge_cli.mine.languages import languages
 
 _BLOCK = 1 << 16  # bytes
 # Between the parts of a name, in C++ and Rust, PHP, Lua.
-_SEPARATOR = re.compile(r"::|\\|:(?=\w+$)")
-# Type parameters, and the quotes of SQL and Kotlin.
-_NOT_OF_NAME = re.compile(r"<.*>$|[\"`]")
+_SEPARATOR = re.compile(r"(?<=[\w>])::\s*(?=[\w~])|\\|:(?=\w+$)")
+# Type parameters, and the quotes of SQL, Kotlin and TypeScript.
+_NOT_OF_NAME = re.compile(r"<.*>$|[\"'`]")
+_BRACKETS = re.compile(rb"\[[^\]]*\]|\([^()]*\)")
+_STATEMENT = re.compile(rb"[;}]\s*\w")
+_NO_FUNCTION = {"if", "for", "while", "switch", "else"}
 # Kinds that hold other definitions and may be opened.
 CONTAINERS = {"class", "implementation", "namespace", "section"}
 _WRAPPERS = {
@@ -78,7 +81,9 @@ def parse(data: bytes, language: str, *, seconds: float = 20.0) -> tuple[Any, Ta
         definition = _definition(data, captures, kind)
         place = (definition.node.start_byte, definition.node.end_byte)
         # What the grammar only supposes to be there, in broken code, has no name.
-        if definition.name and _says_more(definition, seen.get(place)):
+        if not definition.name or _is_misread(data, definition):
+            continue
+        if _says_more(definition, seen.get(place)):
             seen[place] = definition
     tags.definitions = sorted(seen.values(), key=lambda d: (d.outer.start_byte, -d.outer.end_byte))
     found = QueryCursor(references).captures(root)
@@ -94,12 +99,32 @@ def parse(data: bytes, language: str, *, seconds: float = 20.0) -> tuple[Any, Ta
     return root, tags
 
 
+def _is_misread(data: bytes, definition: Definition) -> bool:
+    """Whether a macro or broken code only looks like a function: `MACRO(a b : (int)c) {`."""
+    node = definition.node
+    if definition.kind not in ("function", "method"):
+        return False
+    if definition.kind == "function" and definition.name in _NO_FUNCTION:
+        return True
+    if not node.has_error:
+        return False
+    body = definition.body or node.child_by_field_name("body")
+    end = body.start_byte if body is not None else node.end_byte
+    if not any(child.has_error for child in node.children if child.end_byte <= end):
+        return False
+    head = data[node.start_byte : end]
+    if head.count(b"(") != head.count(b")"):
+        return True
+    return bool(_STATEMENT.search(_BRACKETS.sub(b"", head)))
+
+
 def _says_more(definition: Definition, known: Definition | None) -> bool:
     """Whether a match of a node that matched before has more of it: two patterns may fit."""
     if known is None:
         return True
     new, old = (
-        (one.body is not None, -one.outer.start_byte, len(one.name)) for one in (definition, known)
+        (one.body is not None, -one.outer.start_byte, len(one.scope) + len(one.name))
+        for one in (definition, known)
     )
     return new > old
 
@@ -136,14 +161,23 @@ def _definition(data: bytes, captures: dict[str, list[Any]], kind: str) -> Defin
     parts = captures["name"]
     if len(parts) > 1:
         parts = sorted(parts, key=lambda part: int(part.start_byte))
-    name = " ".join("".join(text_of(data, part) for part in parts).split())
+    name = " ".join(_joined([text_of(data, part) for part in parts]).split())
     if kind != "definition.section":
         name = _NOT_OF_NAME.sub("", _SEPARATOR.sub(".", name))
         name = name.replace(".prototype.", ".")
         name = name.removeprefix("module.exports.").removeprefix("exports.")
     scope = text_of(data, captures["scope"][0]) if "scope" in captures else ""
+    scope = _NOT_OF_NAME.sub("", scope)
     body = captures["body"][0] if "body" in captures else None
     return Definition(node, outer, kind.removeprefix("definition."), name, scope, body)
+
+
+def _joined(parts: list[str]) -> str:
+    """`operator` and `+` or `int` are `operator+` and `operator int`."""
+    name = parts[0]
+    for part in parts[1:]:
+        name += f" {part}" if name[-1:].isalnum() and part[:1].isalnum() else part
+    return name
 
 
 def _import(data: bytes, node: Any) -> str:

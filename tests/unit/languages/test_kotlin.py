@@ -75,7 +75,7 @@ def test_symbols_with_their_comments(tmp_path: Path) -> None:
             ),
             "Cache.constructor": (
                 "method",
-                "constructor(a: Int, b: Int) : this(a)",
+                "constructor(a: Int, b: Int)",
                 "From two.",
                 "/** From",
             ),

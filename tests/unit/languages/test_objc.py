@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from forge_cli import mine
-from language_sample import finds, survives_damage
+from language_sample import finds, mined, survives_damage
 
 SAMPLE = """\
 #import <Foundation/Foundation.h>
@@ -103,3 +103,12 @@ def test_a_header_file_of_objective_c_is_not_read_as_c(tmp_path: Path) -> None:
 
 def test_damage() -> None:
     survives_damage("objc", SAMPLE)
+
+
+def test_a_macro_that_looks_like_a_function_is_no_symbol(tmp_path: Path) -> None:
+    text = (
+        "@implementation A\n\n// Exported.\nRCT_EXPORT_METHOD(get : (double)a with : (double)b)\n"
+        "{\n  go(a);\n}\n\n// Goes.\n- (void)go {\n}\n@end\n"
+    )
+    symbols = set(mined(tmp_path, "A.mm", text, 90))
+    assert {symbol.split(".")[-1] for symbol in symbols} <= {"", "A", "go"}

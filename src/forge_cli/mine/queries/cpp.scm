@@ -3,7 +3,8 @@
   declarator: (function_declarator
     declarator: [
       (identifier) (field_identifier) (qualified_identifier) (destructor_name) (operator_name)
-    ] @name)) @definition.function
+    ] @name)
+  (field_initializer_list)? @body) @definition.function
 (function_definition
   declarator: (pointer_declarator
     declarator: (function_declarator

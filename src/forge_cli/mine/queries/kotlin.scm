@@ -10,7 +10,7 @@
     receiver: (receiver_type (user_type . (type_identifier) @scope))
     (simple_identifier) @name
     (function_body)? @body) @definition.method)
-(secondary_constructor "constructor" @name "{"? @body) @definition.method
+(secondary_constructor "constructor" @name (constructor_delegation_call)? @body) @definition.method
 (type_alias . (type_identifier) @name) @definition.type
 
 (call_expression . (simple_identifier) @reference.call)

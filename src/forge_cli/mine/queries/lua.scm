@@ -2,11 +2,11 @@
 ; interpreters: lua luajit
 (function_declaration name: (_) @name body: (_)? @body) @definition.function
 (assignment_statement
-  (variable_list . name: (_) @name)
+  (variable_list . name: [(identifier) (dot_index_expression)] @name)
   (expression_list . value: (function_definition body: (_)? @body))) @definition.function
 (variable_declaration
   (assignment_statement
-    (variable_list . name: (_) @name)
+    (variable_list . name: [(identifier) (dot_index_expression)] @name)
     (expression_list . value: (function_definition body: (_)? @body)))) @definition.function
 
 (function_call name: (identifier) @reference.call)
