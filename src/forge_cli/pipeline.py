@@ -137,13 +137,18 @@ def mine_chunks(
 def make_examples(chunks: Iterable[Chunk], s: Settings, reporter: Reporter) -> Iterable[Example]:
     """The raft stage with these settings."""
     from forge_cli import raft
+    from forge_cli.raft.teachers import open_teacher
 
+    kept = cache_dir() / "teachers" if s.cache else None
+    teacher = open_teacher(s.teacher, url=s.teacher_url, jobs=s.teacher_jobs, cache=kept)
     return raft.run(
         chunks,
         distractors=s.distractors,
         oracle_p=s.oracle_p,
         questions=s.questions,
         seed=s.seed,
+        teacher=teacher,
+        teacher_price=s.teacher_price,
         reporter=reporter,
     )
 

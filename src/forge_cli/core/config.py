@@ -40,7 +40,16 @@ class Settings(BaseModel):
     links: bool = Field(True, description="find out who calls whom in the repository")
     cache: bool = Field(True, description="keep what was mined, and parse only what changed")
 
-    teacher: Literal["none"] = Field("none", description="who writes the questions")
+    teacher: str = Field(
+        "none", description="who writes more questions: mlx:, ollama: or openai: and a model"
+    )
+    teacher_url: str | None = Field(
+        None, description="the teacher's server, with /v1 (none: Ollama's or OpenAI's own)"
+    )
+    teacher_jobs: int = Field(4, ge=1, le=64, description="requests to the teacher at once")
+    teacher_price: list[float] = Field(
+        default_factory=list, max_length=2, description="of a million prompt and completion tokens"
+    )
     distractors: int = Field(3, ge=0, le=16, description="distractors beside each oracle document")
     oracle_p: float = Field(0.8, ge=0, le=1, description="share of rows that show the oracle")
     questions: int = Field(4, ge=1, description="questions per definition, at the most")
@@ -91,16 +100,9 @@ class Settings(BaseModel):
 
 # Not part of what a run *is*: the same run directory may be taken up with other values.
 RUNTIME = {
-    "jobs",
-    "cache",
-    "host",
-    "quant",
-    "parity",
-    "suite",
-    "min_examples",
-    "max_rejects",
-    "min_quality",
-}
+    "jobs", "cache", "teacher_url", "teacher_jobs", "teacher_price", "host", "quant", "parity",
+    "suite", "min_examples", "max_rejects", "min_quality",
+}  # fmt: skip
 _ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_RECIPE"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
@@ -14,6 +14,8 @@ from forge_cli.raft.index import Index
 from forge_cli.raft.questions import Ask, Subject, ask
 from forge_cli.raft.relations import about_commits, is_commits, relate
 from forge_cli.raft.render import answered, refused
+from forge_cli.raft.teach import teach
+from forge_cli.raft.teachers import Teacher
 
 
 def run(
@@ -23,6 +25,8 @@ def run(
     oracle_p: float = 0.8,
     questions: int = 4,
     seed: int = 0,
+    teacher: Teacher | None = None,
+    teacher_price: Sequence[float] = (),
     reporter: Reporter = SILENT,
 ) -> Iterator[Example]:
     """Yield examples, context by context; equal input and seed give equal bytes.
@@ -32,9 +36,12 @@ def run(
         oracle_p: share of the rows whose context holds the oracle document; the other
             rows show a context without it and abstain.
         questions: per definition, at the most; kinds that are rare so far go first.
+        teacher: writes as many questions again about each definition; those that its document
+            bears out are taken.
+        teacher_price: of a million prompt and a million completion tokens, to tell the cost.
 
     Raises:
-        ForgeError: no chunk is a definition that can be asked about.
+        ForgeError: no chunk is a definition that can be asked about, or the teacher is silent.
     """
     mined = list(chunks)
     index = Index(mined)
@@ -47,24 +54,28 @@ def run(
     by_id = {chunk.id: chunk for chunk in mined}
     contexts = form_contexts(askable, index, distractors + 1, random.Random(f"{seed}/contexts"))
     others = _elsewhere(contexts)
+    taught: dict[str, list[Ask]] = {}
+    if teacher is not None:
+        taught = teach(askable, index, teacher, questions=questions, reporter=reporter)
+        if len(teacher_price) == 2:
+            reporter.note(f"{teacher.name} cost {teacher.usage.cost(teacher_price):.2f}")
     kinds: Counter[str] = Counter()
     with reporter.task("asking", len(contexts)) as task:
         for number, context in enumerate(contexts):
             rng = random.Random(f"{seed}/{number}")
-            for about, asked in _choose(context, index, questions, kinds, rng):
-                kinds[asked.kind] += 1
-                if asked.always:
-                    make = answered if asked.final else refused
-                    yield make(context.chunks, about, asked)
-                    continue
+            chosen = list(_choose(context, index, questions, kinds, rng))
+            chosen += [(c, asked) for c in context.chunks for asked in taught.get(c.id, ())]
+            for about, asked in chosen:
+                kinds["teacher"] += asked.kind == "teacher"
                 away = None
-                if rng.random() >= oracle_p:
+                if not asked.always and rng.random() >= oracle_p:
                     oracles = [about, *(by_id[i] for i in asked.oracles if i in by_id)]
                     away = _without(oracles, about, asked, others[number], rng)
                 if away:
                     yield refused(away.chunks, about, asked)
                 else:
-                    yield answered(context.chunks, about, asked)
+                    make = answered if asked.final else refused
+                    yield make(context.chunks, about, asked)
             task.advance()
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     reporter.note(
@@ -76,7 +87,7 @@ def run(
 def _choose(
     context: Context, index: Index, limit: int, kinds: Counter[str], rng: random.Random
 ) -> Iterator[tuple[Chunk, Ask]]:
-    """Up to `limit` questions about each document of a context, rare kinds first."""
+    """Up to `limit` questions about each document of a context, rare kinds first; counted."""
     subjects = {c.id: Subject(c, index) for c in context.chunks if not is_commits(c)}
     for chunk in context.chunks:
         if is_commits(chunk):
@@ -93,6 +104,7 @@ def _choose(
             # Every definition stands somewhere: that is asked no oftener than anything else.
             most = max((count for kind, count in kinds.items() if kind != "where"), default=0)
             if asked.kind != "where" or kinds["where"] <= most:
+                kinds[asked.kind] += 1
                 yield chunk, asked
 
 

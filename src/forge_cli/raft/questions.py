@@ -51,6 +51,7 @@ class Ask:
     absence: str = ""
     unless: str = ""
     always: bool = False
+    teacher: str | None = None
 
     @property
     def oracles(self) -> set[str]:

@@ -52,5 +52,11 @@ def _example(context: Sequence[Chunk], about: Chunk, asked: Ask, answer: Answer)
         question=asked.question,
         answer=answer,
         messages=render(documents, asked.question, answer),
-        origin=Origin(kind=asked.kind, chunk=about.id, path=about.path, committed=about.committed),
+        origin=Origin(
+            kind=asked.kind,
+            chunk=about.id,
+            path=about.path,
+            teacher=asked.teacher,
+            committed=about.committed,
+        ),
     )

@@ -1,0 +1,70 @@
+"""Answers that were paid for once: a run that was stopped goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from forge_cli.core.records import Message
+from forge_cli.raft.teachers import Completion, Teacher, Usage
+
+
+class Cached:
+    """A teacher whose answers are kept in a file of JSON lines, by a hash of name and prompt.
+
+    Lines are only ever added, each in one write, so that a run which is killed loses the
+    answers that were under way and no other. Errors are not kept.
+    """
+
+    def __init__(self, teacher: Teacher, folder: Path) -> None:
+        self._teacher = teacher
+        self.name = teacher.name
+        name = hashlib.sha256(teacher.name.encode()).hexdigest()[:16]
+        self.file = folder / f"{name}.jsonl"
+
+    @property
+    def usage(self) -> Usage:
+        """What was asked anew; `cached` counts the rest."""
+        return self._teacher.usage
+
+    def complete(
+        self, prompts: Sequence[list[Message]], done: Callable[[int, Completion], None]
+    ) -> None:
+        """See `Teacher.complete`."""
+        known = self._read()
+        keys = [self._key(prompt) for prompt in prompts]
+        missing = [n for n, key in enumerate(keys) if key not in known]
+        self.usage.cached += len(prompts) - len(missing)
+        for number, key in enumerate(keys):
+            if key in known:
+                done(number, known[key])
+        if not missing:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.file, "ab", buffering=0) as stream:
+
+            def keep(number: int, found: Completion) -> None:
+                if not found.error:
+                    entry = {"key": keys[missing[number]], **vars(found)}
+                    stream.write(b"\n" + json.dumps(entry).encode())
+                done(missing[number], found)
+
+            self._teacher.complete([prompts[n] for n in missing], keep)
+
+    def _key(self, prompt: list[Message]) -> str:
+        told = json.dumps([self.name, [[m.role, m.content] for m in prompt]])
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def _read(self) -> dict[str, Completion]:
+        known: dict[str, Completion] = {}
+        lines = self.file.read_bytes().splitlines() if self.file.is_file() else []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                key = entry.pop("key")
+                known[key] = Completion(**entry)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue  # torn by a crash, or not ours: it is asked again
+        return known

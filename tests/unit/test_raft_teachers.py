@@ -1,0 +1,228 @@
+"""Teachers: over real HTTP with real faults; nothing that they write is believed unseen."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forge_cli import mine, raft
+from forge_cli.core.errors import ForgeError, UsageError
+from forge_cli.core.records import Chunk, Message
+from forge_cli.raft.teach import find_quote, read_pairs, verified
+from forge_cli.raft.teachers import Completion, open_teacher
+from forge_cli.raft.teachers.cache import Cached
+from forge_cli.raft.teachers.mlx import MlxTeacher
+from forge_cli.raft.teachers.openai import OpenAITeacher
+from openai_server import OpenAIServer
+from tiny_train import save_model
+
+SOURCE = '''
+def mean(values, default=None):
+    """Average the values of a list."""
+    if not values:
+        return default
+    return sum(values) / len(values)
+
+
+def spread(values):
+    """How far the values lie apart from each other."""
+    return max(values) - min(values)
+'''
+
+
+@pytest.fixture(scope="module")
+def chunks(tmp_path_factory: pytest.TempPathFactory) -> list[Chunk]:
+    folder = tmp_path_factory.mktemp("repo")
+    (folder / "a.py").write_text(SOURCE)
+    return list(mine.run(folder))
+
+
+def good(messages: list[dict[str, str]]) -> str:
+    name, quote = ("mean", "return default") if "mean" in messages[1]["content"] else (
+        "spread", "return max(values) - min(values)",
+    )  # fmt: skip
+    pair = {"question": f"What does `{name}` give?", "answer": f"See {name}.", "quote": quote}
+    return f"Sure!\n{json.dumps(pair)}\n"
+
+
+@pytest.fixture
+def server() -> Iterator[OpenAIServer]:
+    running = OpenAIServer(good)
+    yield running
+    running.close()
+
+
+def prompt(text: str) -> list[Message]:
+    return [Message(role="system", content="Write."), Message(role="user", content=text)]
+
+
+def teacher(server: OpenAIServer, **options: object) -> OpenAITeacher:
+    return OpenAITeacher("openai:m", "m", server.url, backoff=0, **options)  # type: ignore[arg-type]
+
+
+def ask(who: OpenAITeacher | Cached, count: int) -> dict[int, Completion]:
+    found: dict[int, Completion] = {}
+    who.complete([prompt(f"spread {n}") for n in range(count)], found.__setitem__)
+    return found
+
+
+def test_answers_come_with_their_tokens_and_the_key_goes_to_the_server(
+    server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k-1")
+    who = teacher(server)
+    found = ask(who, 5)
+    assert sorted(found) == list(range(5)) and all("spread" in c.text for c in found.values())
+    assert (who.usage.answers, who.usage.prompt_tokens) == (5, 50)
+    assert who.usage.cost((1_000_000, 2_000_000)) == 50 + 2 * 25
+    assert {h["Authorization"] for h in server.headers} == {"Bearer k-1"}
+    assert {r["model"] for r in server.requests} == {"m"}
+
+
+@pytest.mark.parametrize("fault", [429, 500, 503, "close", "junk", "empty", "hang"])
+def test_what_passes_is_tried_again(server: OpenAIServer, fault: int | str) -> None:
+    server.faults.extend([fault, fault])
+    who = teacher(server, jobs=1, timeout=0.5 if fault == "hang" else 30)
+    found = ask(who, 2)
+    assert all(c.text for c in found.values())
+    assert (who.usage.retries, who.usage.failed) == (2, 0)
+
+
+def test_a_prompt_that_never_succeeds_is_named_and_the_rest_goes_on(server: OpenAIServer) -> None:
+    who = teacher(server, jobs=1)
+    ask(who, 1)
+    server.faults.extend([500] * 5)
+    found = ask(who, 3)
+    assert "HTTP 500" in found[0].error and found[1].text and found[2].text
+    assert who.usage.failed == 1
+
+
+@pytest.mark.parametrize(("status", "words"), [(401, "key"), (403, "access"), (404, "no such")])
+def test_what_no_prompt_gets_past_stops_at_once(
+    server: OpenAIServer, status: int, words: str
+) -> None:
+    server.faults.extend([status] * 9)
+    with pytest.raises(ForgeError, match=words):
+        ask(teacher(server, jobs=1), 50)
+    assert len(server.requests) == 1
+
+
+def test_a_server_that_is_not_there(server: OpenAIServer) -> None:
+    server.close()
+    with pytest.raises(ForgeError, match="openai:m at http"):
+        ask(teacher(server, jobs=2), 40)
+    with pytest.raises(ForgeError, match="nonsense: "):
+        ask(OpenAITeacher("openai:m", "m", "nonsense", backoff=0), 1)
+
+
+def test_so_many_at_once_and_no_more(server: OpenAIServer) -> None:
+    server.gate = threading.Barrier(3)
+    ask(teacher(server, jobs=3), 12)
+    assert server.most_at_once == 3
+
+
+def test_the_cache_pays_once_and_goes_on_after_a_stop(server: OpenAIServer, tmp_path: Path) -> None:
+    who = Cached(teacher(server, jobs=1), tmp_path)
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(number: int, found: Completion) -> None:
+        if number == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        who.complete([prompt(f"spread {n}") for n in range(6)], stop_after_two)
+    asked = len(server.requests)
+    who.file.write_bytes(who.file.read_bytes() + b'\n{"key": "torn')
+    again = Cached(teacher(server, jobs=1), tmp_path)
+    found = ask(again, 6)
+    assert sorted(found) == list(range(6)) and all(c.text for c in found.values())
+    assert again.usage.cached == 3 and len(server.requests) == asked + 3
+    server.close()
+    assert ask(Cached(teacher(server), tmp_path), 6) == found
+
+
+def test_errors_are_not_kept(server: OpenAIServer, tmp_path: Path) -> None:
+    server.faults.extend([400])
+    who = Cached(teacher(server, jobs=1), tmp_path)
+    assert ask(who, 2)[0].error
+    assert not ask(Cached(teacher(server, jobs=1), tmp_path), 2)[0].error
+
+
+def test_taught_rows_go_through_the_same_contexts(
+    chunks: list[Chunk], server: OpenAIServer
+) -> None:
+    rows = list(raft.run(chunks, teacher=teacher(server), oracle_p=1))
+    taught = [r for r in rows if r.origin.teacher == "openai:m"]
+    assert {r.question for r in taught} == {"What does `mean` give?", "What does `spread` give?"}
+    for row in taught:
+        texts = {d.id: d.text for d in row.documents}
+        assert all(q.text in texts[q.document] for q in row.answer.quotes) and row.answer.quotes
+    plain = [r for r in rows if r.origin.teacher is None]
+    assert plain == list(raft.run(chunks, oracle_p=1)), "a teacher adds, and changes nothing"
+
+
+def test_what_cannot_be_proved_is_refused_by_reason(chunks: list[Chunk]) -> None:
+    mean = next(c for c in chunks if c.symbol == "mean")
+
+    def pair(**changes: object) -> str:
+        return json.dumps({
+            "question": "What is `mean` of nothing?", "answer": "The `default`.",
+            "quote": "return default", **changes,
+        })  # fmt: skip
+
+    lines = [
+        pair(),
+        pair(),
+        pair(question="What does this function do?"),
+        pair(quote="return 42  # made up"),
+        pair(question="Why does `mean` divide?", quote="return sum(values)  /  len(values)"),
+        pair(question="And `mean` of one?", quote="return sum(values) / len(value)"),
+        pair(question="Is `mean` fast?", answer="It calls `numpy.mean`."),
+        pair(question="Is `mean` short?", quote="if"),
+        pair(question="Is `mean` known?", answer="The documents do not contain the answer."),
+        json.dumps({"question": "Is `mean` whole?"}),
+        '{"question": "torn',
+    ]
+    refused: Counter[str] = Counter()
+    taken = list(verified("\n".join(lines), mean, "t", refused))
+    assert [(a.question, a.quotes) for a in taken] == [
+        ("What is `mean` of nothing?", ["return default"]),
+        ("Why does `mean` divide?", ["return sum(values) / len(values)"]),
+        ("And `mean` of one?", ["return sum(values) / len(values)"]),
+    ]
+    assert refused == {
+        "asked twice": 1, "its question does not name the definition": 1,
+        "its quote is not in the document": 1, "it does not answer": 1,
+        "its answer names what is not in the document": 1, "a field is missing": 1,
+        "its quote is too long or too short": 1,
+    }  # fmt: skip
+    list(verified("I am sorry, but", mean, "t", refused))
+    assert refused["no JSON"] == 1
+
+
+def test_pairs_are_read_from_whatever_stands_around_them() -> None:
+    text = '```json\n[{"question": 1}, {"x": {"question": 2}}]\n``` {"question": {"a": "}"}}'
+    assert [p["question"] for p in read_pairs(text)] == [1, {"a": "}"}]
+    assert find_quote("nothing of it", "x = 1") == ""
+
+
+def test_a_model_in_this_process_and_its_junk(chunks: list[Chunk], tmp_path: Path) -> None:
+    """A random model writes nonsense: it costs the questions, not the run."""
+    who = MlxTeacher(str(save_model(tmp_path)), max_tokens=12)
+    rows = list(raft.run(chunks, teacher=who, oracle_p=1))
+    assert who.usage.answers == 2 and who.usage.completion_tokens > 0
+    assert rows and all(r.origin.teacher is None for r in rows)
+
+
+@pytest.mark.parametrize("spec", ["gpt", "openai:", "mlx", "anthropic:x", ""])
+def test_teachers_that_there_are_none_of(spec: str) -> None:
+    with pytest.raises(UsageError, match="not known"):
+        open_teacher(spec)
+    assert open_teacher("none") is None
