@@ -160,6 +160,25 @@ def test_by_first_line(line: str, language: str | None) -> None:
     assert refine("text", "README", f"{line}\nx\n".encode()) == "text"
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "language"),
+    [
+        ("a.h", "/**\n@interface A\n*/\nint f();\n", "c"),
+        ("a.h", "@class A;\n", "objc"),
+        ("a.h", "#import <A/A.h>\n", "objc"),
+        ("a.H", "template <class T> T f();\n", "cpp"),
+        ("a.m", "@implementation A\n@end\n", "objc"),
+        ("a.m", "x = 1;\n", "matlab"),
+        ("a.inc", "<?php f();\n", "php"),
+        ("a.inc", "MOV A, B\n", "text"),
+        ("a.ts", '<?xml version="1.0"?>\n<TS/>\n', "xml"),
+        ("a.ts", "const a = 1;\n", "typescript"),
+    ],
+)
+def test_by_what_it_holds(path: str, text: str, language: str) -> None:
+    assert refine(language_of(path), path, text.encode()) == language
+
+
 def test_a_file_of_no_known_language_is_rejected_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("x = 1\n")
     (tmp_path / "data.csv").write_text("1,2\n")

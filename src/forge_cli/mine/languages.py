@@ -175,11 +175,14 @@ _CPP_ONLY = re.compile(
     rb"^[ \t]*(class\s+\w+[^;]*\{|namespace\b|template\s*<|(public|private|protected)\s*:)",
     re.MULTILINE,
 )
+# `@interface` alone may stand in a comment for Doxygen.
 _OBJC_ONLY = re.compile(
-    rb"^[ \t]*(@(interface|protocol|implementation|import|class|end)\b|#import\b)", re.MULTILINE
+    rb"^(@end\s*$|@(class|import)\s[^;\n]*;|[ \t]*#[ \t]*import\b)", re.MULTILINE
 )
 # What a name alone leaves open.
-_MAY_TURN_OUT = {"c": ("cpp", "objc"), "objc": ("matlab",)}
+_MAY_TURN_OUT = {
+    "c": ("cpp", "objc"), "objc": ("matlab",), "php": ("text",), "typescript": ("xml",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -265,14 +268,19 @@ def language_of(path: str) -> str | None:
 
 def refine(language: str | None, path: str, data: bytes) -> str | None:
     """The language, where only the content can tell: a `.h` may hold C++, a script anything."""
-    if language is None and data.startswith(b"#!") and not PurePosixPath(path).suffix:
+    ending = PurePosixPath(path).suffix.lower()
+    if language is None and data.startswith(b"#!") and not ending:
         return _indices()[2].get(_interpreter(data))
-    if language == "c" and path.endswith(".h"):
+    if ending == ".h":
         if _OBJC_ONLY.search(data):
             return "objc"
         return "cpp" if _CPP_ONLY.search(data) else language
-    if language == "objc" and path.endswith(".m"):
+    if ending == ".m":
         return language if _OBJC_ONLY.search(data) or b"#include" in data else "matlab"
+    if ending == ".inc":
+        return language if b"<?" in data else "text"
+    if ending == ".ts":  # Qt's translations
+        return "xml" if data.lstrip().startswith((b"<?xml", b"<!DOCTYPE TS")) else language
     return language
 
 
