@@ -57,10 +57,10 @@ def survives_damage(language: str, text: str, rounds: int = 100) -> None:
     for _ in range(rounds):
         data = damaged(rng, text)
         source = Source("a", data)
-        chunks, calls = cut_file(source, language, "r", rng.choice([40, 90, 300]))
+        chunks, tags = cut_file(source, language, "r", rng.choice([40, 90, 300]))
         keeps_the_contract(chunks, data)
         assert all(name for chunk in chunks for name in [chunk.symbol or "-", *chunk.calls])
-        links, facts = Links(), facts_of(source, language, chunks, calls)
+        links, facts = Links(), facts_of(source, language, chunks, tags)
         links.add(facts)
         links.resolve(facts)
         assert {*links.called_by, *links.tests} <= set(range(len(chunks)))

@@ -22,7 +22,7 @@ def repo(tmp_path: Path) -> Path:
     root = tmp_path / "repo"
     root.mkdir()
     (root / "a.py").write_text("def f():\n    return 1\n")
-    (root / "b.py").write_text("def g():\n    return f()\n")
+    (root / "b.py").write_text("from a import f\n\n\ndef g():\n    return f()\n")
     (root / "e.py").write_text("")
     (root / "bad.py").write_bytes(b"\xff")
     (root / ".env").write_text("TOKEN=1")
@@ -67,7 +67,9 @@ def test_only_what_changed_is_parsed(
 ) -> None:
     age(repo)
     lines(repo, tmp_path / "c", links=links)
-    (repo / "b.py").write_text("def h():\n    return f()\n")  # as long as before
+    (repo / "b.py").write_text(
+        "from a import f\n\n\ndef h():\n    return f()\n"
+    )  # as long as before
     (repo / "new.py").write_text("def k():\n    return h()\n")
     (repo / "e.py").unlink()
     parsed.clear()

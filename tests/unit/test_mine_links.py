@@ -47,10 +47,22 @@ def test_the_only_one_in_the_repository_is_linked_and_tests_apart(tmp_path: Path
     found = linked(
         tmp_path,
         a="def f():\n    return 1\n",
-        b="def g():\n    return f()\n",
-        tests__test_a="def test_f():\n    assert f()\n",
+        b="from a import f\n\n\ndef g():\n    return f()\n",
+        c="def h():\n    return f()\n",
+        d="from a import *\n\n\ndef k():\n    return f()\n",
+        tests__test_a="from a import f\n\n\ndef test_f():\n    assert f()\n",
     )
-    assert found["f"] == (["g"], ["test_f"])
+    assert found["f"] == (["g", "k"], ["test_f"]), "c imports no f: its f is another"
+
+
+def test_a_module_s_function_is_no_method_of_that_name(tmp_path: Path) -> None:
+    found = linked(
+        tmp_path,
+        a="class Page:\n    def render_all(self):\n        return 1\n" + "    # pad\n" * 20,
+        b="import jinja\n\n\ndef g():\n    return jinja.render_all()\n",
+        c="def h(page):\n    return page.render_all()\n",
+    )
+    assert found["Page.render_all"] == (["h"], [])
 
 
 def test_self_means_the_class(tmp_path: Path) -> None:
@@ -83,7 +95,7 @@ def test_a_module_of_another_name_is_not_meant(tmp_path: Path) -> None:
 
 
 def test_making_an_object_calls_the_class_that_was_opened(tmp_path: Path) -> None:
-    found = linked(tmp_path, a=CACHE, b="def g():\n    return Cache()\n")
+    found = linked(tmp_path, a=CACHE, b="from a import Cache\n\n\ndef g():\n    return Cache()\n")
     assert found["Cache"] == (["g"], [])
 
 

@@ -28,8 +28,8 @@ def cut_file(
     limit: int,
     *,
     seconds: float = 20.0,
-) -> tuple[list[Chunk], list[tuple[int, str]]]:
-    """Chunks of one file, in order, disjoint and covering all its bytes; and its calls.
+) -> tuple[list[Chunk], Tags]:
+    """Chunks of one file, in order, disjoint and covering all its bytes; and its tags.
 
     Args:
         limit: largest chunk, in bytes of UTF-8.
@@ -40,10 +40,10 @@ def cut_file(
     """
     data = source.data
     if not data:
-        return [], []
+        return [], Tags(data)
     starts = line_starts(data)
     if language == "notebook":
-        return list(_cells(source, repo, limit, seconds, starts)), []
+        return list(_cells(source, repo, limit, seconds, starts)), Tags(data)
     root, tags = _parsed(data, language, seconds)
     chunks: list[Chunk] = []
     for piece in _pieces(data, language, root, tags, limit, starts):
@@ -52,7 +52,7 @@ def cut_file(
             depths = _depths(data, root, piece.start, piece.end, starts)
             ranges = cut(data, piece.start, piece.end, limit, starts, depths)
         chunks += _chunks(source, language, repo, tags, piece, ranges, starts)
-    return chunks, tags.calls
+    return chunks, tags
 
 
 def _cells(

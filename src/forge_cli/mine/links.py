@@ -16,6 +16,8 @@ from forge_cli.mine.words import last_word
 
 _TEST = re.compile(r"(^|/)(tests?|__tests__)/|(^|/)test_[^/]*$|_test\.[^/]*$|\.(test|spec)\.[^/]*$")
 _MOST_CANDIDATES = 100
+# Here a bare name of another file has to be imported by its name.
+_IMPORTING = {"python", "javascript", "typescript", "tsx"}
 _OWN = {"self", "this", "cls", "Self", "super"}
 # Methods that every language's strings, collections, files and locks have: `d.get(…)` says
 # nothing of whose `get` it is.
@@ -70,8 +72,8 @@ class _File:
 class _Caller:
     file: int
     language: str
-    symbol: str
     scope: str
+    imported: frozenset[str] | None  # None: anything
 
 
 class Links:
@@ -93,7 +95,7 @@ class Links:
 
     def add(self, facts: bytes) -> None:
         """Take up the definitions of the next file (`Found.facts`)."""
-        path, _, chunks = json.loads(facts)
+        path, _, _, chunks = json.loads(facts)
         pure = PurePosixPath(path)
         file = _File(self._files, path, pure.stem, pure.parent.name)
         for number, known in enumerate(chunks, self._chunks):
@@ -108,13 +110,15 @@ class Links:
 
     def resolve(self, facts: bytes) -> None:
         """Resolve the calls of the next file, in the same order, when all have been added."""
-        path, language, chunks = json.loads(facts)
+        path, language, names, chunks = json.loads(facts)
+        imported = None if names is None else frozenset(names)
         into = self.tests if _TEST.search(path) else self.called_by
         for known in chunks:
             if known is None:
                 continue
             symbol, _, _, calls = known
-            caller = _Caller(self._resolved, language, symbol, symbol.rpartition(".")[0])
+            scope = symbol.rpartition(".")[0]
+            caller = _Caller(self._resolved, language, scope, imported)
             for target in self._called(caller, calls):
                 if (target.file.path, target.symbol) != (path, symbol):
                     callers = into.setdefault(target.index, [])
@@ -157,10 +161,17 @@ def _resolve(
     # Of a name that is everywhere, looking through all would take the square of the files.
     if (knows and same_file) or len(named) > _MOST_CANDIDATES:
         return None
-    if receiver is None and name in _BUILT_IN:
+    if receiver is None and not _may_be_elsewhere(name, caller):
         return None
     everywhere = _fitting(named, name, receiver, caller)
     return everywhere[0] if len(everywhere) == 1 else None
+
+
+def _may_be_elsewhere(name: str, caller: _Caller) -> bool:
+    """Whether a bare name can come from another file: it is imported, or needs no import."""
+    if caller.language in _IMPORTING and caller.imported is not None:
+        return name in caller.imported
+    return name not in _BUILT_IN
 
 
 def _file_number(target: _Target) -> int:
@@ -179,4 +190,7 @@ def _fitting(
         return [t for t in candidates if t.is_method]
     if known := [t for t in candidates if receiver and t.stands_in(receiver)]:
         return known
+    # `json.load()` is a function of that module, whoever else has a method `load`.
+    if caller.imported is not None and receiver in caller.imported:
+        return []
     return [] if name in _COMMON else [t for t in candidates if t.is_method]

@@ -21,6 +21,8 @@ from forge_cli.core.records import Chunk, Verdict, content_id
 from forge_cli.mine.chunks import cut_file
 from forge_cli.mine.files import Source, read, stat_of
 from forge_cli.mine.generated import foreign
+from forge_cli.mine.grammar import Tags
+from forge_cli.mine.imports import import_names
 from forge_cli.mine.languages import language_of, may_be, refine
 from forge_cli.mine.links import receiver_at
 
@@ -57,8 +59,8 @@ class Found:
         verdict: why it was left out.
         size, chunk_bytes: bytes of the file, where it was mined, and of its chunks.
         heads: the chunks' JSON, one a line, up to what other files decide (`called_by` …).
-        facts: JSON for `links`: path, language, and for each chunk its symbol, kind, whether
-            calls can mean it, and its calls.
+        facts: JSON for `links`, from `facts_of`: of each chunk its symbol, kind, whether calls
+            can mean it, and its calls.
         digest, stat: SHA-256 of the bytes, and `stat_of` the file before they were read.
         skipped: its language is not one that was asked for.
     """
@@ -99,7 +101,7 @@ def _mine(config: Config, task: Task) -> Found:
         why = "no language or text format known by this name or first line"
         return Found(path, _rejected(source, "language", why))
     try:
-        chunks, calls = cut_file(
+        chunks, tags = cut_file(
             source, language, config.repo, config.max_chars, seconds=config.parse_seconds
         )
     except (RecursionError, ValueError) as error:
@@ -108,7 +110,7 @@ def _mine(config: Config, task: Task) -> Found:
         why = "its chunks are not its bytes: a defect of Forge"
         return Found(path, _rejected(source, "coverage", why))
     heads = b"".join(_head(chunk) + b"\n" for chunk in chunks)
-    facts = facts_of(source, language, chunks, calls) if config.links else b""
+    facts = facts_of(source, language, chunks, tags) if config.links else b""
     in_chunks = sum(chunk.end_byte - chunk.start_byte for chunk in chunks)
     digest = hashlib.sha256(source.data).hexdigest()
     return Found(path, None, len(source.data), len(chunks), in_chunks, heads, facts, digest)
@@ -120,14 +122,16 @@ def _head(chunk: Chunk) -> bytes:
     return line[: line.rindex(TAIL)]
 
 
-def facts_of(
-    source: Source, language: str, chunks: list[Chunk], calls: list[tuple[int, str]]
-) -> bytes:
-    """What `links` needs of a file, as JSON.
+def facts_of(source: Source, language: str, chunks: list[Chunk], tags: Tags) -> bytes:
+    """What `links` needs of a file, as JSON: path, language, imported names, chunks' facts.
 
-    Args:
-        calls: where each call's name stands, and the name.
+    The names are null where one import brings in all that there is.
     """
+    calls = tags.calls
+    imported: list[str] | None = None
+    if not any("*" in statement for statement in tags.imports):
+        names = {n for statement in tags.imports for n in import_names(statement, language)}
+        imported = sorted(name.decode("utf-8", "replace") for name in names)
     facts: list[list[Any] | None] = []
     at = 0
     for chunk in chunks:
@@ -139,7 +143,7 @@ def facts_of(
                 found.append(receiver)
             at += 1
         facts.append(_facts(chunk, hangs_on))
-    return json.dumps([source.path, language, facts]).encode()
+    return json.dumps([source.path, language, imported, facts]).encode()
 
 
 def _facts(chunk: Chunk, calls: dict[str, list[str | None]]) -> list[Any] | None:

@@ -77,7 +77,7 @@ def run(
                     make = answered if asked.final else refused
                     yield make(context.chunks, about, asked)
             task.advance()
-    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()) if count)
     reporter.note(
         f"{kinds.total()} examples from {len(askable)} definitions in {len(contexts)} contexts "
         f"({counts})"

@@ -117,9 +117,10 @@ class _Partition:
 
     def _group(self, seed: int) -> list[int]:
         group = [seed]
-        grades = self._grades(self.all[seed])
+        testers, *grades = self._grades(self.all[seed])
         self.rng.shuffle(grades)
-        for grade in grades:
+        # A test first: what a definition is used like is told nowhere else.
+        for grade in (testers, *grades):
             # One place is kept for the nearest neighbour in words.
             if len(group) < max(2, self.size - 1):
                 self._take(group, grade, len(group) + 1)
@@ -141,9 +142,9 @@ class _Partition:
         ]
         commits = [n for n, c in enumerate(self.all) if is_commits(c) and c.path == chunk.path]
         known = [
-            [self.number[c.id] for c in found if c.id in self.number] for found in (linked, testers)
+            [self.number[c.id] for c in found if c.id in self.number] for found in (testers, linked)
         ]
-        return [grade for grade in (*known, siblings, commits) if grade]
+        return [*known, siblings, commits]
 
     def _take(self, group: list[int], candidates: Sequence[int], size: int) -> None:
         """Fill a group up to `size` from free candidates that are no near-duplicates."""
