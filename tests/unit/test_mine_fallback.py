@@ -96,6 +96,19 @@ def test_neighbours_share_a_chunk_while_they_fit(tmp_path: Path) -> None:
     assert all(len(chunk.text) > 200 for chunk in chunks[:-1])
 
 
+def test_what_the_grammar_cannot_read_is_cut_at_paragraphs(tmp_path: Path) -> None:
+    paragraph = "# About it.\nso ) } it ( { is = = nothing ) that ] is } Haskell\n\n"
+    chunks = mined(tmp_path, "a.hs", paragraph * 20, 150)
+    assert {chunk.text for chunk in chunks} == {2 * paragraph}
+
+
+def test_a_long_comment_is_cut_into_linked_parts(tmp_path: Path) -> None:
+    comment = "".join(f"/// Line {n} of what the library does.\n" for n in range(30))
+    chunks = mined(tmp_path, "a.dart", f"{comment}library;\n\nint f() => 1;\n", 500)
+    assert [chunk.part for chunk in chunks if chunk.parts > 1] == [1, 2, 3]
+    assert chunks[-1].text == "int f() => 1;\n"
+
+
 def test_what_is_in_one_element_is_parted_inside_of_it(tmp_path: Path) -> None:
     rows = "".join(f'  "key{n}": {{\n    "a": {n}\n  }},\n' for n in range(30))
     chunks = mined(tmp_path, "a.json", f'{{\n{rows}  "last": 1\n}}\n', 200)

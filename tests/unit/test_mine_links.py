@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from forge_cli import mine
 
 
@@ -126,3 +128,24 @@ def test_a_name_that_is_everywhere_is_linked_in_its_own_file_alone(tmp_path: Pat
     for chunk in chunks:
         if chunk.symbol == "run":
             assert chunk.called_by == [f"go{chunk.path[1:-3]}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("A.java", "class A { int f() { return g(); } int g() { return 1; } }"),
+        ("a.cs", "class A { int f() { return g(); } int g() { return 1; } }"),
+        ("a.kt", "class A {\n fun f() = g()\n fun g() = 1\n}"),
+        ("a.swift", "class A {\n func f() { g() }\n func g() {}\n}"),
+        ("a.scala", "class A {\n def f() = g()\n def g() = 1\n}"),
+        ("a.rb", "class A\n def f\n  g()\n end\n def g; end\nend"),
+        ("a.php", "<?php class A { function f() { $this->g(); } function g() {} }"),
+        ("a.sh", "f() {\n  g x\n}\ng() {\n  :\n}"),
+        ("a.lua", "local function f() return g(1) end\nfunction g(x) end"),
+    ],
+)
+def test_a_method_calls_another_of_its_class(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(f"{text}\n")
+    found = {c.symbol: c.called_by for c in mine.run(tmp_path, max_chars=40, jobs=1)}
+    own, other = ("A.f", "A.g") if "A.g" in found else ("f", "g")
+    assert found[other] == [own]

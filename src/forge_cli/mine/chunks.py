@@ -89,15 +89,21 @@ def _depths(data: bytes, root: Any, start: int, end: int, starts: list[int]) -> 
 
 
 def _parsed(data: bytes, language: str, seconds: float) -> tuple[Any, Tags]:
-    """The root of the syntax tree (None: there is none) and the tags."""
-    if languages()[language].parsed:
-        try:
-            return parse(data, language, seconds=seconds)
-        except ValueError:
-            # Without symbols only the better places to cut are lost.
-            if languages()[language].tagged:
-                raise
-    return None, Tags(data)
+    """The root of the syntax tree (None: there is none that helps) and the tags."""
+    about = languages()[language]
+    if not about.parsed:
+        return None, Tags(data)
+    try:
+        root, tags = parse(data, language, seconds=seconds)
+    except ValueError:
+        if about.tagged:
+            raise
+        return None, Tags(data)  # without symbols only the better places to cut are lost
+    if not about.tagged:
+        broken = sum(n.end_byte - n.start_byte for n in [root, *root.children] if n.is_error)
+        if 2 * broken > len(data):
+            root = None  # paragraphs say more than one large error
+    return root, tags
 
 
 def _chunks(

@@ -18,6 +18,7 @@ _TEST = re.compile(r"(^|/)(tests?|__tests__)/|(^|/)test_[^/]*$|_test\.[^/]*$|\.(
 _MOST_CANDIDATES = 100
 # Here a bare name of another file has to be imported by its name.
 _IMPORTING = {"python", "javascript", "typescript", "tsx"}
+_OWN_WITHOUT_RECEIVER = {"java", "cpp", "csharp", "kotlin", "ruby", "scala", "swift"}
 _OWN = {"self", "this", "cls", "Self", "super"}
 # Methods that every language's strings, collections, files and locks have: `d.get(…)` says
 # nothing of whose `get` it is.
@@ -183,8 +184,8 @@ def _fitting(
 ) -> list[_Target]:
     """The candidates that a call through `receiver` (None: a bare name) can mean."""
     if receiver is None:
-        # `open(…)` is no call of some class's method `open`, but for Java and C++ inside it.
-        inside = caller.scope if caller.language in ("java", "cpp") else ""
+        # `open(…)` is no call of some class's method `open`, but in some languages inside it.
+        inside = caller.scope if caller.language in _OWN_WITHOUT_RECEIVER else ""
         return [t for t in candidates if not t.is_method or (inside and t.scope == inside)]
     if receiver in _OWN:
         return [t for t in candidates if t.is_method]

@@ -51,8 +51,9 @@ def statement_depths(root: Any, data: bytes, first: int, last: int) -> dict[int,
             if leads:
                 lead = lead if start == below else start
                 below = data.find(b"\n", node.end_byte - 1) + 1
-        # Only nodes of several lines can hold another line's start.
-        several = node.start_point[0] != node.end_point[0]
+        # Only nodes of several lines can hold another line's start. A comment is one thing,
+        # though a grammar may look into it.
+        several = node.start_point[0] != node.end_point[0] and "omment" not in node.type
         if (
             several
             and node.end_byte > first
@@ -101,7 +102,7 @@ def blocks(
     inside = {
         at: depth
         for at, depth in depths.items()
-        if start < at < end and not _CLOSES.match(data, at)
+        if start < at < end and depth < _UNDER_COMMENT and not _CLOSES.match(data, at)
     }
     if not inside:
         return [(start, end)]

@@ -110,6 +110,8 @@ class _Partition:
         """Each of the pool's documents once, with what stands beside it."""
         order = list(self.code)
         self.rng.shuffle(order)
+        # What has a test here chooses first, or it may stand beside others without it.
+        order.sort(key=lambda n: not self._grades(self.all[n])[0])
         for seed in order:
             if seed in self.free:
                 self.free.discard(seed)
