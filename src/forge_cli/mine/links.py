@@ -165,6 +165,9 @@ def _resolve(
     if receiver is None and not _may_be_elsewhere(name, caller):
         return None
     everywhere = _fitting(named, name, receiver, caller)
+    if receiver in _OWN and caller.language in _IMPORTING and caller.imported is not None:
+        # A method of its own that stands elsewhere is a base class's, which is imported.
+        everywhere = [t for t in everywhere if t.scope.rpartition(".")[2] in caller.imported]
     return everywhere[0] if len(everywhere) == 1 else None
 
 

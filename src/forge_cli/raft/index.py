@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from forge_cli.core.records import Chunk
+from forge_cli.raft.spans import first_sentence
 
 _TEST_PATH = re.compile(r"(^|/)(tests?|testing|__tests__)(/|$)|(^|/)test_|_test\.|\.(test|spec)\.")
 _DEFINITIONS = ("function", "method", "class", "implementation")
@@ -29,6 +31,7 @@ class Index:
 
     Attributes:
         names: last names of all definitions.
+        described: first sentence of a documentation → how many definitions have it.
         callees: id of a caller → the definitions that it calls.
         callers, testers: id of a definition → the chunks that call it, and the tests that do.
     """
@@ -38,6 +41,7 @@ class Index:
         self._by_symbol: dict[str, list[Chunk]] = {}
         for chunk in definitions:
             self._by_symbol.setdefault(chunk.symbol or "", []).append(chunk)
+        self.described = Counter(first_sentence(c.docstring) for c in definitions if c.docstring)
         self.names = {last_name(chunk.symbol) for chunk in definitions}
         self.callees: dict[str, list[Chunk]] = {}
         self.callers: dict[str, list[Chunk]] = {}

@@ -6,6 +6,8 @@ import ast
 import textwrap
 from dataclasses import dataclass, field
 
+from forge_cli.raft.spans import QUOTE_CHARS
+
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -18,7 +20,8 @@ class Facts:
         defaults: parameter → (its whole span such as `n: int = 3`, the default's span).
         returns: the return annotation, or "".
         raises: exception name → the first `raise` statement of it.
-        calls: last name of what is called → the first statement that does.
+        calls: last name of what is called → the first statement that does; of a long one the
+            call alone.
         methods: of a class: name → the line of its `def`.
         head, body: the lines up to the docstring's end, and those after it.
     """
@@ -116,7 +119,9 @@ def _calls(node: ast.AST, source: str) -> dict[str, str]:
                 func = child.func
                 name = func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")
                 if name and name not in found:
-                    found[name] = ast.get_source_segment(source, own) or ""
+                    text = ast.get_source_segment(source, own) or ""
+                    short = len(text) <= QUOTE_CHARS
+                    found[name] = text if short else ast.get_source_segment(source, child) or ""
             visit(child, own if simple else statement)
 
     visit(node, None)

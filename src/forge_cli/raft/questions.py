@@ -108,8 +108,9 @@ class Subject:
     def calling(self, name: str) -> str:
         """The verbatim statement (in other languages: line) that calls `name`, or ""."""
         statement = self.facts.calls.get(name, "") if self.facts else ""
-        if statement and len(statement) <= QUOTE_CHARS:
-            return find_span(statement, self.chunk.text)
+        if statement:
+            short = len(statement) <= QUOTE_CHARS
+            return find_span(statement, self.chunk.text) if short else ""
         return calling_line(self.chunk.text, name)
 
 
@@ -126,6 +127,8 @@ def ask(subject: Subject, index: Index, rng: random.Random) -> Iterator[Ask]:
     makers = (_purpose, _signature, _default, _returns, _raises, _where, _members, _completion)
     for make in makers:
         for kind, argument, final, quotes in make(subject, rng):
+            if kind == "find" and index.described[argument] > 1:
+                continue  # more than one definition says this of itself
             if final and quotes and all(quote and quote in chunk.text for quote in quotes):
                 question = put(kind, rng, subject, argument)
                 always = kind == "completion"
@@ -193,7 +196,8 @@ def _completion(subject: Subject, rng: random.Random) -> _Found:
     body = find_span(facts.body, subject.chunk.text)
     code = [line for line in facts.body.splitlines() if line.strip(" \t#")]
     if len(body) <= QUOTE_CHARS and len(facts.head) <= 2 * QUOTE_CHARS and len(code) > 1:
-        yield "completion", f"```python\n{facts.head}\n```", textwrap.dedent(facts.body), [body]
+        final = textwrap.dedent(facts.body).strip("\n")
+        yield "completion", f"```python\n{facts.head}\n```", final, [body]
 
 
 def _calls(subject: Subject, index: Index) -> tuple[str, list[str]] | None:
