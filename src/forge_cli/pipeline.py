@@ -140,7 +140,13 @@ def make_examples(chunks: Iterable[Chunk], s: Settings, reporter: Reporter) -> I
     from forge_cli.raft.teachers import open_teacher
 
     kept = cache_dir() / "teachers" if s.cache else None
-    teacher = open_teacher(s.teacher, url=s.teacher_url, jobs=s.teacher_jobs, cache=kept)
+    teacher = open_teacher(
+        s.teacher,
+        url=s.teacher_url,
+        jobs=s.teacher_jobs,
+        timeout=s.teacher_timeout,
+        cache=kept,
+    )
     return raft.run(
         chunks,
         distractors=s.distractors,

@@ -12,7 +12,7 @@ import pytest
 
 from forge_cli import mine, raft
 from forge_cli.core.errors import ForgeError, UsageError
-from forge_cli.core.records import Chunk, Message
+from forge_cli.core.records import Chunk, Example, Message
 from forge_cli.raft.teach import find_quote, read_pairs, verified
 from forge_cli.raft.teachers import Completion, open_teacher
 from forge_cli.raft.teachers.cache import Cached
@@ -87,7 +87,7 @@ def test_answers_come_with_their_tokens_and_the_key_goes_to_the_server(
 @pytest.mark.parametrize("fault", [429, 500, 503, "close", "junk", "empty", "hang"])
 def test_what_passes_is_tried_again(server: OpenAIServer, fault: int | str) -> None:
     server.faults.extend([fault, fault])
-    who = teacher(server, jobs=1, timeout=0.5 if fault == "hang" else 30)
+    who = teacher(server, jobs=1, timeout=2 if fault == "hang" else 30)
     found = ask(who, 2)
     assert all(c.text for c in found.values())
     assert (who.usage.retries, who.usage.failed) == (2, 0)
@@ -112,12 +112,74 @@ def test_what_no_prompt_gets_past_stops_at_once(
     assert len(server.requests) == 1
 
 
-def test_a_server_that_is_not_there(server: OpenAIServer) -> None:
+def test_a_server_that_is_not_there(chunks: list[Chunk], server: OpenAIServer) -> None:
     server.close()
-    with pytest.raises(ForgeError, match="openai:m at http"):
-        ask(teacher(server, jobs=2), 40)
+    found = ask(teacher(server, jobs=2), 40)
+    assert all(found[n].error for n in range(40))
+    assert sum("not asked" in c.error for c in found.values()) >= 30
+    with pytest.raises(ForgeError, match="no prompt of 2 was answered"):
+        list(raft.run(chunks, teacher=teacher(server)))
     with pytest.raises(ForgeError, match="nonsense: "):
         ask(OpenAITeacher("openai:m", "m", "nonsense", backoff=0), 1)
+
+
+def test_a_server_that_stops_half_way_is_not_asked_for_ever(server: OpenAIServer) -> None:
+    who = teacher(server, jobs=1)
+    ask(who, 1)
+    server.faults.extend([503] * 5 * 3)
+    found = ask(who, 20)
+    assert len(server.requests) == 1 + 5 * 3 and who.usage.failed == 20
+    assert "HTTP 503" in found[0].error and "not asked" in found[19].error
+
+
+def test_one_prompt_that_always_fails_is_no_reason_to_stop(
+    chunks: list[Chunk], server: OpenAIServer, tmp_path: Path
+) -> None:
+    def run() -> list[Example]:
+        return list(raft.run(chunks, teacher=Cached(teacher(server, jobs=1), tmp_path)))
+
+    server.faults.extend([413])
+    first = run()
+    server.faults.extend([413])
+    assert run() == first and any(row.origin.teacher for row in first)
+
+
+def test_what_newer_models_do_not_take_is_left_out(server: OpenAIServer) -> None:
+    for name in ("max_tokens", "temperature"):
+        server.faults.append((400, {"error": {"message": "unsupported", "param": name}}))
+    found = ask(teacher(server, jobs=1), 1)
+    assert found[0].text and {*server.requests[-1]} == {
+        "model", "messages", "max_completion_tokens",
+    }  # fmt: skip
+
+
+def test_no_money_is_no_passing_fault(server: OpenAIServer) -> None:
+    server.faults.append((429, {"error": {"message": "pay", "code": "insufficient_quota"}}))
+    with pytest.raises(ForgeError, match="out of money"):
+        ask(teacher(server, jobs=1), 3)
+
+
+def test_the_key_is_shown_to_nobody_else(
+    server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k-secret")
+    server.faults.append((401, {"error": {"message": "wrong key k-secret"}}))
+    with pytest.raises(ForgeError, match="wrong key …"):
+        ask(teacher(server, jobs=1), 1)
+    with pytest.raises(UsageError, match="unencrypted"):
+        ask(OpenAITeacher("openai:m", "m", "http://example.com/v1"), 1)
+    ask(OpenAITeacher("ollama:m", "m", server.url), 1)
+    assert "Authorization" not in server.headers[-1]
+    for url in ("http://me:pw@box/v1", "https://box/v1?key=1", "http://["):
+        with pytest.raises(UsageError, match="--teacher-url"):
+            open_teacher("openai:m", url=url)
+
+
+def test_a_date_to_try_again_at_is_kept_to(server: OpenAIServer) -> None:
+    past = {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    server.faults.append((429, {}, past))
+    who = OpenAITeacher("openai:m", "m", server.url, jobs=1, backoff=1e6)
+    assert ask(who, 1)[0].text and who.usage.retries == 1
 
 
 def test_so_many_at_once_and_no_more(server: OpenAIServer) -> None:
@@ -146,6 +208,9 @@ def test_the_cache_pays_once_and_goes_on_after_a_stop(server: OpenAIServer, tmp_
     assert again.usage.cached == 3 and len(server.requests) == asked + 3
     server.close()
     assert ask(Cached(teacher(server), tmp_path), 6) == found
+    assert who.file.stat().st_mode & 0o077 == 0, "answers quote private code"
+    other = ask(Cached(teacher(server, max_tokens=9), tmp_path), 1)
+    assert other[0].error, "other parameters, other answers"
 
 
 def test_errors_are_not_kept(server: OpenAIServer, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def raft(
     ] = None,
     teacher_url: Annotated[str | None, typer.Option(help="The teacher's server, with /v1.")] = None,
     teacher_jobs: Annotated[int | None, typer.Option(help="Requests to it at once.")] = None,
+    teacher_timeout: Annotated[float | None, typer.Option(help="Seconds for one try.")] = None,
     teacher_price: Annotated[
         str | None, typer.Option(metavar="IN,OUT", help="Price of a million tokens, to tell costs.")
     ] = None,
@@ -47,6 +48,7 @@ def raft(
         "teacher": teacher,
         "teacher_url": teacher_url,
         "teacher_jobs": teacher_jobs,
+        "teacher_timeout": teacher_timeout,
         "teacher_price": _prices(teacher_price),
         "distractors": distractors,
         "oracle_p": oracle_p,

@@ -47,6 +47,7 @@ class Settings(BaseModel):
         None, description="the teacher's server, with /v1 (none: Ollama's or OpenAI's own)"
     )
     teacher_jobs: int = Field(4, ge=1, le=64, description="requests to the teacher at once")
+    teacher_timeout: float = Field(120.0, gt=0, description="seconds for one try of a request")
     teacher_price: list[float] = Field(
         default_factory=list, max_length=2, description="of a million prompt and completion tokens"
     )
@@ -100,8 +101,8 @@ class Settings(BaseModel):
 
 # Not part of what a run *is*: the same run directory may be taken up with other values.
 RUNTIME = {
-    "jobs", "cache", "teacher_url", "teacher_jobs", "teacher_price", "host", "quant", "parity",
-    "suite", "min_examples", "max_rejects", "min_quality",
+    "jobs", "cache", "teacher_url", "teacher_jobs", "teacher_timeout", "teacher_price", "host",
+    "quant", "parity", "suite", "min_examples", "max_rejects", "min_quality",
 }  # fmt: skip
 _ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_RECIPE"}
 

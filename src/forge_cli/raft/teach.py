@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from forge_cli.core.answer_form import is_abstention
+from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import Reporter
 from forge_cli.core.records import Chunk, Message
 from forge_cli.raft.index import Index, last_name
@@ -54,6 +55,12 @@ def teach(
             task.advance()
 
         teacher.complete(prompts, done)
+    failed = [found.error for found in answers.values() if found.error]
+    if prompts and len(failed) == len(prompts):
+        raise ForgeError(
+            f"{teacher.name}: no prompt of {len(prompts)} was answered: {failed[0]}",
+            "is it running, and is --teacher-url right?",
+        )
     refused: Counter[str] = Counter()
     taken: dict[str, list[Ask]] = {}
     # In the order of the chunks, not in that of the answers, which is chance.
