@@ -134,7 +134,12 @@ def mine_chunks(
     )
 
 
-def make_examples(chunks: Iterable[Chunk], s: Settings, reporter: Reporter) -> Iterable[Example]:
+def make_examples(
+    chunks: Iterable[Chunk],
+    s: Settings,
+    reporter: Reporter,
+    on_reject: Callable[[Verdict], None] | None = None,
+) -> Iterable[Example]:
     """The raft stage with these settings."""
     from forge_cli import raft
     from forge_cli.raft.teachers import open_teacher
@@ -155,6 +160,7 @@ def make_examples(chunks: Iterable[Chunk], s: Settings, reporter: Reporter) -> I
         seed=s.seed,
         teacher=teacher,
         teacher_price=s.teacher_price,
+        on_reject=on_reject,
         reporter=reporter,
     )
 

@@ -9,7 +9,8 @@ import pytest
 
 from forge_cli import mine, raft
 from forge_cli.core.answer_form import ABSTAIN, read_answer, write_answer
-from forge_cli.core.jsonl import dump, write_records
+from forge_cli.core.errors import BadRecord
+from forge_cli.core.jsonl import dump, read_records, write_records
 from forge_cli.core.records import Example
 from forge_cli.raft.formats import to_line
 from forge_cli.raft.preferences import make_preferences
@@ -82,3 +83,13 @@ def test_every_shape_loads_with_datasets(rows: list[Example], tmp_path: Path) ->
     assert "##begin_quote##" in quoted["cot_answer"]
     assert quoted["instruction"].count("<DOCUMENT>") >= 1
     assert columns["preferences"][0]["chosen"] != columns["preferences"][0]["rejected"]
+
+
+@pytest.mark.parametrize("form", ["completion", "reference"])
+def test_rows_for_other_tools_are_no_records(
+    rows: list[Example], tmp_path: Path, form: str
+) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(to_line(rows[0], form))
+    with pytest.raises(BadRecord, match=r"rows\.jsonl:1: no record of Forge") as error:
+        list(read_records(tmp_path / "rows.jsonl", Example))
+    assert "--format messages" in error.value.hint

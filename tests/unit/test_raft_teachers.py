@@ -12,8 +12,10 @@ import pytest
 
 from forge_cli import mine, raft
 from forge_cli.core.errors import ForgeError, UsageError
-from forge_cli.core.records import Chunk, Example, Message
-from forge_cli.raft.teach import find_quote, read_pairs, verified
+from forge_cli.core.records import Chunk, Example, Message, Verdict
+from forge_cli.raft.pairs import find_quote, read_pairs
+from forge_cli.raft.questions import Ask
+from forge_cli.raft.teach import verified
 from forge_cli.raft.teachers import Completion, open_teacher
 from forge_cli.raft.teachers.cache import Cached
 from forge_cli.raft.teachers.mlx import MlxTeacher
@@ -245,7 +247,22 @@ def test_what_cannot_be_proved_is_refused_by_reason(chunks: list[Chunk]) -> None
     lines = [
         pair(),
         pair(),
-        pair(question="What does this function do?"),
+        pair(question="What does this function do without values?"),
+        pair(question="What happens without values?"),
+        pair(question="What, of nothing, is `mean`?"),
+        pair(question="What does the document say of `mean`?"),
+        pair(question="Is `mean` pure?", answer="Yes."),
+        pair(question="What then is `mean`?", answer="The mean."),
+        pair(question="`mean`?"),
+        pair(question="How long is `mean`?", answer="x" * 601),
+        pair(question="How many does `mean` take?", answer="At most 7 of them."),
+        pair(question="Whom does `mean` ask?", answer="The inner_mean function."),
+        pair(
+            question="What, in `mean`, is divided?",
+            quote="return sum(values) / len(valuez)",
+            answer="All by the length of valuez.",
+        ),
+        pair(question=["no", "text"]),
         pair(quote="return 42  # made up"),
         pair(question="Why does `mean` divide?", quote="return sum(values)  /  len(values)"),
         pair(question="And `mean` of one?", quote="return sum(values) / len(value)"),
@@ -255,21 +272,40 @@ def test_what_cannot_be_proved_is_refused_by_reason(chunks: list[Chunk]) -> None
         json.dumps({"question": "Is `mean` whole?"}),
         '{"question": "torn',
     ]
-    refused: Counter[str] = Counter()
-    taken = list(verified("\n".join(lines), mean, "t", refused))
-    assert [(a.question, a.quotes) for a in taken] == [
+    found = list(verified("\n".join(lines), mean, "`mean`"))
+    assert [(a.question, a.quotes) for a in found if isinstance(a, Ask)] == [
         ("What is `mean` of nothing?", ["return default"]),
+        ("What does `mean` do without values?", ["return default"]),
         ("Why does `mean` divide?", ["return sum(values) / len(values)"]),
         ("And `mean` of one?", ["return sum(values) / len(values)"]),
     ]
-    assert refused == {
-        "asked twice": 1, "its question does not name the definition": 1,
+    assert Counter(reason for reason in found if isinstance(reason, str)) == {
+        "asked twice": 2, "its question does not name the definition": 1,
         "its quote is not in the document": 1, "it does not answer": 1,
-        "its answer names what is not in the document": 1, "a field is missing": 1,
-        "its quote is too long or too short": 1,
+        "its answer names what is not in the document": 3, "a field is missing": 2,
+        "its quote is too long or too short": 1, "its answer says nothing": 2,
+        "its question speaks of how it was asked": 1, "too long or too short": 2,
+        "its answer rests on what is not in the document": 1,
     }  # fmt: skip
-    list(verified("I am sorry, but", mean, "t", refused))
-    assert refused["no JSON"] == 1
+    assert list(verified("I am sorry, but", mean, "`mean`")) == ["no JSON"]
+
+
+def test_a_question_names_its_definition_in_full(chunks: list[Chunk]) -> None:
+    mean = next(c for c in chunks if c.symbol == "mean")
+    method = mean.model_copy(update={"symbol": "Stats.mean"})
+    for asked in ("What does mean() give?", "What does `mean` give?", "What does this method give?",
+                  "What does `Stats.mean` give?"):  # fmt: skip
+        pair = {"question": asked, "answer": "The average.", "quote": "return default"}
+        (found,) = verified(json.dumps(pair), method, "`Stats.mean` (in `a.py`)")
+        assert isinstance(found, Ask)
+        assert found.question == "What does `Stats.mean` (in `a.py`) give?"
+
+
+def test_lines_that_a_quote_miscopies_are_quoted_as_they_stand() -> None:
+    text = "def f(a):\n    if not a:\n        return None\n    return a + 1\n"
+    quote = "if not a :\n  return None;"
+    assert find_quote(quote, text) == "if not a:\n        return None"
+    assert find_quote("```python\nreturn a + 1\n```", text) == "return a + 1"
 
 
 def test_pairs_are_read_from_whatever_stands_around_them() -> None:
@@ -281,7 +317,9 @@ def test_pairs_are_read_from_whatever_stands_around_them() -> None:
 def test_a_model_in_this_process_and_its_junk(chunks: list[Chunk], tmp_path: Path) -> None:
     """A random model writes nonsense: it costs the questions, not the run."""
     who = MlxTeacher(str(save_model(tmp_path)), max_tokens=12)
-    rows = list(raft.run(chunks, teacher=who, oracle_p=1))
+    verdicts: list[Verdict] = []
+    rows = list(raft.run(chunks, teacher=who, oracle_p=1, on_reject=verdicts.append))
+    assert [(v.check, v.reason, v.path) for v in verdicts] == [("taught", "no JSON", "a.py")] * 2
     assert who.usage.answers == 2 and who.usage.completion_tokens > 0
     assert rows and all(r.origin.teacher is None for r in rows)
 
