@@ -50,6 +50,22 @@ def test_rejected_answers_are_wrong_and_keep_the_form(rows: list[Example]) -> No
     assert ways == {"unfounded", "refusal", "false quote", "wrong value", "distractor"}
 
 
+def test_most_wrong_answers_look_like_answers_to_the_question(rows: list[Example]) -> None:
+    """What another definition shown would answer: a first line is told apart too easily."""
+    finals: dict[str, set[str]] = {}
+    for row in rows:
+        finals.setdefault(row.origin.kind, set()).add(row.answer.final)
+    for asked in ("signature", "purpose"):
+        pairs = [
+            (read_answer(p.rejected).final, read_answer(p.chosen).final)
+            for seed in range(5)
+            for p in make_preferences(rows, seed=seed)
+            if p.origin.kind == asked
+        ]
+        given = [wrong for wrong, right in pairs if wrong not in (ABSTAIN, right)]
+        assert sum(wrong in finals[asked] for wrong in given) > 0.5 * len(given) > 0, asked
+
+
 def test_pairs_are_the_same_for_a_seed(rows: list[Example]) -> None:
     first = b"".join(map(dump, make_preferences(rows, seed=1)))
     assert first == b"".join(map(dump, make_preferences(rows, seed=1)))
