@@ -263,6 +263,7 @@ def test_what_cannot_be_proved_is_refused_by_reason(chunks: list[Chunk]) -> None
             answer="All by the length of valuez.",
         ),
         pair(question=["no", "text"]),
+        pair(question="Why is there `mean`?", answer="Something helpful."),
         pair(quote="return 42  # made up"),
         pair(question="Why does `mean` divide?", quote="return sum(values)  /  len(values)"),
         pair(question="And `mean` of one?", quote="return sum(values) / len(value)"),
@@ -285,6 +286,7 @@ def test_what_cannot_be_proved_is_refused_by_reason(chunks: list[Chunk]) -> None
         "its answer names what is not in the document": 3, "a field is missing": 2,
         "its quote is too long or too short": 1, "its answer says nothing": 2,
         "its question speaks of how it was asked": 1, "too long or too short": 2,
+        "its answer has nothing to do with the document": 1,
         "its answer rests on what is not in the document": 1,
     }  # fmt: skip
     assert list(verified("I am sorry, but", mean, "`mean`")) == ["no JSON"]

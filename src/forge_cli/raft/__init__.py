@@ -63,7 +63,7 @@ def run(
             reporter=reporter,
         )  # fmt: skip
         if len(teacher_price) == 2:
-            reporter.note(f"{teacher.name} cost {teacher.usage.cost(teacher_price):.2f}")
+            reporter.note(f"{teacher.name} cost {teacher.usage.cost(teacher_price):.4f}")
     kinds: Counter[str] = Counter()
     with reporter.task("asking", len(contexts)) as task:
         for number, context in enumerate(contexts):

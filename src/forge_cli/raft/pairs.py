@@ -137,6 +137,8 @@ def _check_answer(question: str, answer: str, chunk: Chunk) -> None:
     bare = _CODE.findall(re.sub(r"`[^`]*`", "", answer))
     if any(one not in known for one in spans) or any(one not in words for one in bare):
         raise Refused("its answer names what is not in the document")
+    if not _stems(answer) & _stems(f"{chunk.text} {chunk.header}"):
+        raise Refused("its answer has nothing to do with the document")
 
 
 def _check_miscopied(answer: str, quote: str, span: str, chunk: Chunk) -> None:
@@ -148,6 +150,12 @@ def _check_miscopied(answer: str, quote: str, span: str, chunk: Chunk) -> None:
 
 def _words(text: str) -> set[str]:
     return {word.lower() for word in re.findall(r"\w+", text)} - _SMALL
+
+
+def _stems(text: str) -> set[str]:
+    """Words and parts of names, by their first five letters; numbers and brackets as they are."""
+    parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+|\[\]|\{\}", text)
+    return {part.lower()[:5] for part in parts} - _SMALL
 
 
 def _jaccard(a: set[str], b: set[str]) -> float:
