@@ -342,7 +342,11 @@ def plan(source: str, resolved: Resolved, reporter: Reporter, *, need_end: bool 
     s = resolved.settings
     if source != "-" and Path(source).is_dir():
         chunks = mine_chunks(Path(source), s, reporter)
-        examples = validated(make_examples(chunks, s, reporter), s, reporter)
+        # A plan costs nothing: the teacher is not asked.
+        untaught = s.model_copy(update={"teacher": "none"})
+        examples = validated(make_examples(chunks, untaught, reporter), s, reporter)
+        if s.teacher != "none":
+            reporter.note(f"{s.teacher} was not asked: its questions would come on top")
     else:
         examples = list(read_records(source, Example, need_end=need_end))
         _check_splits(examples, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import json
 import threading
 from collections import Counter
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from forge_cli import mine, raft
+from forge_cli import mine, pipeline, raft
+from forge_cli.core.config import resolve
 from forge_cli.core.errors import ForgeError, UsageError
+from forge_cli.core.events import SILENT
 from forge_cli.core.records import Chunk, Example, Message, Verdict
 from forge_cli.raft.pairs import find_quote, read_pairs
 from forge_cli.raft.questions import Ask
@@ -330,4 +333,15 @@ def test_a_model_in_this_process_and_its_junk(chunks: list[Chunk], tmp_path: Pat
 def test_teachers_that_there_are_none_of(spec: str) -> None:
     with pytest.raises(UsageError, match="not known"):
         open_teacher(spec)
+    with pytest.raises(UsageError, match="teacher") as error:
+        resolve({"teacher": spec}, environ={})
+    assert "mlx:MODEL" in error.value.hint
     assert open_teacher("none") is None
+
+
+def test_a_plan_asks_no_teacher(server: OpenAIServer, tmp_path: Path) -> None:
+    model = str(save_model(tmp_path))
+    flags = {"teacher": "openai:m", "teacher_url": server.url, "cache": False, "questions": 1}
+    flags |= {"model": model, "max_tokens": 100_000}
+    pipeline.plan(str(Path(email.__file__).parent), resolve(flags, environ={}), SILENT)
+    assert server.requests == []

@@ -41,7 +41,9 @@ class Settings(BaseModel):
     cache: bool = Field(True, description="keep what was mined, and parse only what changed")
 
     teacher: str = Field(
-        "none", description="who writes more questions: mlx:, ollama: or openai: and a model"
+        "none",
+        pattern=r"^(none|(mlx|ollama|openai):\S.*)$",
+        description="who writes more questions: none, mlx:MODEL, ollama:MODEL or openai:MODEL",
     )
     teacher_url: str | None = Field(
         None, description="the teacher's server, with /v1 (none: Ollama's or OpenAI's own)"
