@@ -16,12 +16,13 @@ class OpenAIServer:
     """Answers chats by a function; `faults` holds what the next requests meet instead.
 
     A fault is an HTTP status, or "close" (the connection ends half-way), "hang" (no answer
-    until the client goes away), "junk" (no JSON), "empty" (JSON without choices).
+    until the client goes away), "junk" (no JSON), "empty" (JSON without choices); or status,
+    body and headers.
     """
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
-        self.faults: deque[int | str] = deque()
+        self.faults: deque[Any] = deque()
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.most_at_once = self._now = 0
@@ -63,13 +64,14 @@ class OpenAIServer:
             with self._lock:
                 self._now -= 1
 
-    def _reply(
-        self, request: BaseHTTPRequestHandler, body: dict[str, Any], fault: int | str | None
-    ) -> None:
+    def _reply(self, request: BaseHTTPRequestHandler, body: dict[str, Any], fault: Any) -> None:
         if fault == "hang":
             self._released.wait(timeout=30)
             return
-        if isinstance(fault, int):
+        if isinstance(fault, tuple):
+            status, value, *headers = fault
+            self._send(request, status, json.dumps(value).encode(), *(headers or [{}]))
+        elif isinstance(fault, int):
             self._send(request, fault, b'{"error": {"message": "as told"}}', {"Retry-After": "0"})
         elif fault == "junk":
             self._send(request, 200, b"<html>", {})

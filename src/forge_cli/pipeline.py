@@ -134,13 +134,24 @@ def mine_chunks(
     )
 
 
-def make_examples(chunks: Iterable[Chunk], s: Settings, reporter: Reporter) -> Iterable[Example]:
+def make_examples(
+    chunks: Iterable[Chunk],
+    s: Settings,
+    reporter: Reporter,
+    on_reject: Callable[[Verdict], None] | None = None,
+) -> Iterable[Example]:
     """The raft stage with these settings."""
     from forge_cli import raft
     from forge_cli.raft.teachers import open_teacher
 
     kept = cache_dir() / "teachers" if s.cache else None
-    teacher = open_teacher(s.teacher, url=s.teacher_url, jobs=s.teacher_jobs, cache=kept)
+    teacher = open_teacher(
+        s.teacher,
+        url=s.teacher_url,
+        jobs=s.teacher_jobs,
+        timeout=s.teacher_timeout,
+        cache=kept,
+    )
     return raft.run(
         chunks,
         distractors=s.distractors,
@@ -149,6 +160,7 @@ def make_examples(chunks: Iterable[Chunk], s: Settings, reporter: Reporter) -> I
         seed=s.seed,
         teacher=teacher,
         teacher_price=s.teacher_price,
+        on_reject=on_reject,
         reporter=reporter,
     )
 
@@ -330,7 +342,11 @@ def plan(source: str, resolved: Resolved, reporter: Reporter, *, need_end: bool 
     s = resolved.settings
     if source != "-" and Path(source).is_dir():
         chunks = mine_chunks(Path(source), s, reporter)
-        examples = validated(make_examples(chunks, s, reporter), s, reporter)
+        # A plan costs nothing: the teacher is not asked.
+        untaught = s.model_copy(update={"teacher": "none"})
+        examples = validated(make_examples(chunks, untaught, reporter), s, reporter)
+        if s.teacher != "none":
+            reporter.note(f"{s.teacher} was not asked: its questions would come on top")
     else:
         examples = list(read_records(source, Example, need_end=need_end))
         _check_splits(examples, source)

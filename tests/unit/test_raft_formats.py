@@ -9,7 +9,8 @@ import pytest
 
 from forge_cli import mine, raft
 from forge_cli.core.answer_form import ABSTAIN, read_answer, write_answer
-from forge_cli.core.jsonl import dump, write_records
+from forge_cli.core.errors import BadRecord
+from forge_cli.core.jsonl import dump, read_records, write_records
 from forge_cli.core.records import Example
 from forge_cli.raft.formats import to_line
 from forge_cli.raft.preferences import make_preferences
@@ -49,6 +50,22 @@ def test_rejected_answers_are_wrong_and_keep_the_form(rows: list[Example]) -> No
     assert ways == {"unfounded", "refusal", "false quote", "wrong value", "distractor"}
 
 
+def test_most_wrong_answers_look_like_answers_to_the_question(rows: list[Example]) -> None:
+    """What another definition shown would answer: a first line is told apart too easily."""
+    finals: dict[str, set[str]] = {}
+    for row in rows:
+        finals.setdefault(row.origin.kind, set()).add(row.answer.final)
+    for asked in ("signature", "purpose"):
+        pairs = [
+            (read_answer(p.rejected).final, read_answer(p.chosen).final)
+            for seed in range(5)
+            for p in make_preferences(rows, seed=seed)
+            if p.origin.kind == asked
+        ]
+        given = [wrong for wrong, right in pairs if wrong not in (ABSTAIN, right)]
+        assert sum(wrong in finals[asked] for wrong in given) > 0.5 * len(given) > 0, asked
+
+
 def test_pairs_are_the_same_for_a_seed(rows: list[Example]) -> None:
     first = b"".join(map(dump, make_preferences(rows, seed=1)))
     assert first == b"".join(map(dump, make_preferences(rows, seed=1)))
@@ -82,3 +99,13 @@ def test_every_shape_loads_with_datasets(rows: list[Example], tmp_path: Path) ->
     assert "##begin_quote##" in quoted["cot_answer"]
     assert quoted["instruction"].count("<DOCUMENT>") >= 1
     assert columns["preferences"][0]["chosen"] != columns["preferences"][0]["rejected"]
+
+
+@pytest.mark.parametrize("form", ["completion", "reference"])
+def test_rows_for_other_tools_are_no_records(
+    rows: list[Example], tmp_path: Path, form: str
+) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(to_line(rows[0], form))
+    with pytest.raises(BadRecord, match=r"rows\.jsonl:1: no record of Forge") as error:
+        list(read_records(tmp_path / "rows.jsonl", Example))
+    assert "--format messages" in error.value.hint

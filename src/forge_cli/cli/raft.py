@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from forge_cli.cli._options import Json, NoEnd, Out, Quiet, Seed, Verbose, settings
+from forge_cli.cli._options import Json, NoEnd, Out, Quiet, Rejects, Seed, Verbose, settings
 from forge_cli.cli._output import Output
 from forge_cli.core.errors import UsageError
 
@@ -20,9 +20,11 @@ def raft(
     ] = None,
     teacher_url: Annotated[str | None, typer.Option(help="The teacher's server, with /v1.")] = None,
     teacher_jobs: Annotated[int | None, typer.Option(help="Requests to it at once.")] = None,
+    teacher_timeout: Annotated[float | None, typer.Option(help="Seconds for one try.")] = None,
     teacher_price: Annotated[
         str | None, typer.Option(metavar="IN,OUT", help="Price of a million tokens, to tell costs.")
     ] = None,
+    rejects: Rejects = None,
     preferences: Annotated[
         Path | None, typer.Option(help="File for pairs of a right and a wrong answer (DPO).")
     ] = None,
@@ -47,6 +49,7 @@ def raft(
         "teacher": teacher,
         "teacher_url": teacher_url,
         "teacher_jobs": teacher_jobs,
+        "teacher_timeout": teacher_timeout,
         "teacher_price": _prices(teacher_price),
         "distractors": distractors,
         "oracle_p": oracle_p,
@@ -56,7 +59,7 @@ def raft(
     s = settings(flags).settings
     from forge_cli import pipeline
     from forge_cli.core.jsonl import read_records, write_records
-    from forge_cli.core.records import Chunk
+    from forge_cli.core.records import Chunk, Verdict
     from forge_cli.raft.formats import FORMATS, to_line
     from forge_cli.raft.preferences import make_preferences
 
@@ -64,16 +67,23 @@ def raft(
         known = ", ".join(["messages", *FORMATS])
         raise UsageError(f"--format {form}: no such format", f"give one of: {known}")
     given = read_records(chunks, Chunk, need_end=not no_end)
-    examples = pipeline.make_examples(given, s, output)
-    if preferences:
-        examples = list(examples)
-        count = write_records(make_preferences(examples, seed=s.seed), preferences)
-        output.note(f"{count} preference pairs in {preferences}")
+    verdicts: list[Verdict] = []
+    examples = pipeline.make_examples(given, s, output, verdicts.append)
+    try:
+        if preferences:
+            examples = list(examples)
+            count = write_records(make_preferences(examples, seed=s.seed), preferences)
+            output.note(f"{count} preference pairs in {preferences}")
+        if form == "messages":
+            write_records(examples, out, end=not no_end)
+        else:
+            write_records((to_line(example, form) for example in examples), out, end=False)
+    finally:
+        if rejects:
+            write_records(verdicts, rejects)
     if form == "messages":
-        write_records(examples, out, end=not no_end)
         output.next(f"forge validate {out} -o sound.jsonl" if out != "-" else "… | forge validate")
     else:
-        write_records((to_line(example, form) for example in examples), out, end=False)
         output.next("these rows are for other tools: forge validate reads --format messages")
 
 

@@ -41,12 +41,15 @@ class Settings(BaseModel):
     cache: bool = Field(True, description="keep what was mined, and parse only what changed")
 
     teacher: str = Field(
-        "none", description="who writes more questions: mlx:, ollama: or openai: and a model"
+        "none",
+        pattern=r"^(none|(mlx|ollama|openai):\S.*)$",
+        description="who writes more questions: none, mlx:MODEL, ollama:MODEL or openai:MODEL",
     )
     teacher_url: str | None = Field(
         None, description="the teacher's server, with /v1 (none: Ollama's or OpenAI's own)"
     )
     teacher_jobs: int = Field(4, ge=1, le=64, description="requests to the teacher at once")
+    teacher_timeout: float = Field(120.0, gt=0, description="seconds for one try of a request")
     teacher_price: list[float] = Field(
         default_factory=list, max_length=2, description="of a million prompt and completion tokens"
     )
@@ -100,8 +103,8 @@ class Settings(BaseModel):
 
 # Not part of what a run *is*: the same run directory may be taken up with other values.
 RUNTIME = {
-    "jobs", "cache", "teacher_url", "teacher_jobs", "teacher_price", "host", "quant", "parity",
-    "suite", "min_examples", "max_rejects", "min_quality",
+    "jobs", "cache", "teacher_url", "teacher_jobs", "teacher_timeout", "teacher_price", "host",
+    "quant", "parity", "suite", "min_examples", "max_rejects", "min_quality",
 }  # fmt: skip
 _ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_RECIPE"}
 

@@ -82,6 +82,13 @@ def _parse(line: bytes, where: str) -> Record:
     try:
         return ANY.validate_json(line)
     except ValidationError as error:
+        kind = error.errors(include_url=False)[0]["type"]
+        if kind == "union_tag_not_found":
+            raise BadRecord(
+                f"{where}: no record of Forge: it has no field `record`",
+                "rows of forge raft --format completion or reference are for other tools; "
+                "make them with --format messages",
+            ) from None
         raise BadRecord(f"{where}: {_first_fault(error)}", "mend or delete that line") from None
 
 

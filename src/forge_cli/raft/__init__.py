@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
-from forge_cli.core.records import Chunk, Example
+from forge_cli.core.records import Chunk, Example, Verdict
 from forge_cli.raft.contexts import Context, form_contexts, lacks
 from forge_cli.raft.index import Index
 from forge_cli.raft.questions import Ask, Subject, ask
@@ -27,6 +27,7 @@ def run(
     seed: int = 0,
     teacher: Teacher | None = None,
     teacher_price: Sequence[float] = (),
+    on_reject: Callable[[Verdict], None] | None = None,
     reporter: Reporter = SILENT,
 ) -> Iterator[Example]:
     """Yield examples, context by context; equal input and seed give equal bytes.
@@ -39,6 +40,7 @@ def run(
         teacher: writes as many questions again about each definition; those that its document
             bears out are taken.
         teacher_price: of a million prompt and a million completion tokens, to tell the cost.
+        on_reject: gets a verdict for what the teacher wrote in vain.
 
     Raises:
         ForgeError: no chunk is a definition that can be asked about, or the teacher is silent.
@@ -56,9 +58,12 @@ def run(
     others = _elsewhere(contexts)
     taught: dict[str, list[Ask]] = {}
     if teacher is not None:
-        taught = teach(askable, index, teacher, questions=questions, reporter=reporter)
+        taught = teach(
+            askable, index, teacher, questions=questions, seed=seed, on_reject=on_reject,
+            reporter=reporter,
+        )  # fmt: skip
         if len(teacher_price) == 2:
-            reporter.note(f"{teacher.name} cost {teacher.usage.cost(teacher_price):.2f}")
+            reporter.note(f"{teacher.name} cost {teacher.usage.cost(teacher_price):.4f}")
     kinds: Counter[str] = Counter()
     with reporter.task("asking", len(contexts)) as task:
         for number, context in enumerate(contexts):

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from forge_cli.core.answer_form import ABSTAIN, write_answer
 from forge_cli.core.records import Answer, Example, Preference, Quote
 
 _NUMBER = re.compile(r"\d+")
+_NAMED = re.compile(r"`[^`]+`")
+
+
+Answers = dict[tuple[str, str], list[Example]]
+Maker = Callable[[Example, random.Random], Answer | None]
 
 
 def make_preferences(examples: Iterable[Example], *, seed: int = 0) -> Iterator[Preference]:
     """One pair for each example of which a wrong answer can be built; deterministic by seed.
 
-    Wrong is, drawn at random of what can be built: an answer from a distractor, another value
-    for a default, a quote that does not stand in the documents, a refusal where the answer is
-    shown, an answer where it is not.
+    Wrong is, drawn at random of what can be built: what another document shown answers to such
+    a question, another value for a default, a quote that does not stand in the documents, a
+    refusal where the answer is shown, an answer where it is not.
     """
-    for example in examples:
+    rows = list(examples)
+    answers = _answers(rows)
+    for example in rows:
         rng = random.Random(f"{seed}/{example.id}")
-        makers = [_unfounded] if example.answer.final == ABSTAIN else [
-            _from_distractor, _wrong_value, _false_quote, _refusal,
-        ]  # fmt: skip
+        neighbour = partial(_neighbour, answers=answers)
+        makers: list[Maker] = [neighbour, _wrong_value, _false_quote, _refusal]
+        last: Maker = _from_distractor
+        if example.answer.final == ABSTAIN:
+            makers, last = [neighbour], _unfounded
         rng.shuffle(makers)
-        wrong = next((found for make in makers if (found := make(example, rng))), None)
+        # A bare line of a distractor is told from an answer too easily: it comes last.
+        wrong = next((found for make in [*makers, last] if (found := make(example, rng))), None)
         chosen = write_answer(example.answer)
         if wrong is not None and (rejected := write_answer(wrong)) != chosen:
             yield Preference(
@@ -35,6 +46,37 @@ def make_preferences(examples: Iterable[Example], *, seed: int = 0) -> Iterator[
                 origin=example.origin,
                 split=example.split,
             )
+
+
+def _answers(examples: Sequence[Example]) -> Answers:
+    """(kind, document) → the examples that are answered from that document alone."""
+    found: Answers = {}
+    for example in examples:
+        sources = {quote.document for quote in example.answer.quotes}
+        if sources == {example.origin.chunk}:
+            found.setdefault((example.origin.kind, example.origin.chunk), []).append(example)
+    return found
+
+
+def _neighbour(example: Example, rng: random.Random, answers: Answers) -> Answer | None:
+    """What another document shown answers to a question of this kind, said of this one."""
+    kind = example.origin.kind
+    kind = "default" if kind == "absent" else kind
+    found = [
+        (number, other)
+        for number, document in enumerate(example.documents, 1)
+        if not document.oracle and document.id != example.origin.chunk
+        for other in answers.get((kind, document.id), ())
+    ]
+    for number, other in rng.sample(found, len(found)):
+        reason = re.sub(r"\[\d+\]", f"[{number}]", other.answer.reason)
+        own, theirs = _NAMED.search(example.answer.reason), _NAMED.search(reason)
+        if own and theirs:
+            reason = reason.replace(theirs[0], own[0], 1)
+        answer = other.answer.model_copy(update={"reason": reason})
+        if _folded(answer.final) != _folded(example.answer.final) and is_wrong(example, answer):
+            return answer
+    return None
 
 
 def is_wrong(example: Example, answer: Answer) -> bool:
@@ -110,6 +152,10 @@ def _unfounded(example: Example, rng: random.Random) -> Answer | None:
         quotes=[Quote(document=document.id, text=line)],
         final=line.rstrip(":{ "),
     )
+
+
+def _folded(text: str) -> str:
+    return "".join(text.split()).strip("`.").lower()
 
 
 def _first_line(text: str) -> str:

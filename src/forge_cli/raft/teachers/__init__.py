@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from forge_cli.core.errors import UsageError
 from forge_cli.core.records import Message
@@ -49,6 +50,10 @@ class Teacher(Protocol):
         """Kind and model, as in `--teacher`."""
 
     @property
+    def parameters(self) -> Mapping[str, Any]:
+        """What decides an answer beside name and prompt."""
+
+    @property
     def usage(self) -> Usage:
         """What has been asked so far."""
 
@@ -63,19 +68,26 @@ class Teacher(Protocol):
 
 
 def open_teacher(
-    spec: str, *, url: str | None = None, jobs: int = 4, cache: Path | None = None
+    spec: str,
+    *,
+    url: str | None = None,
+    jobs: int = 4,
+    timeout: float = 120.0,
+    cache: Path | None = None,
 ) -> Teacher | None:
     """The teacher that `spec` names; None for "none".
 
     Args:
         url: of the server, up to and with /v1 (none: Ollama's or OpenAI's own).
         jobs: requests at once.
+        timeout: seconds for one try of a request.
         cache: a folder that keeps the answers, so that none is paid for twice.
 
     Raises:
-        UsageError: no such kind of teacher.
+        UsageError: no such kind of teacher, or a URL with a password in it.
     """
     check_spec(spec)
+    _check_url(url or "")
     kind, _, model = spec.partition(":")
     if kind == "none":
         return None
@@ -88,7 +100,7 @@ def open_teacher(
         from forge_cli.raft.teachers.openai import OpenAITeacher
 
         at = url or (OLLAMA if kind == "ollama" else OPENAI)
-        teacher = OpenAITeacher(spec, model, at, jobs=jobs)
+        teacher = OpenAITeacher(spec, model, at, jobs=jobs, timeout=timeout)
     if cache is None:
         return teacher
     from forge_cli.raft.teachers.cache import Cached
@@ -101,3 +113,13 @@ def check_spec(spec: str) -> None:
     kind, _, model = spec.partition(":")
     if spec != "none" and (kind not in ("mlx", "ollama", "openai") or not model):
         raise UsageError(f"teacher {spec!r} is not known", _HINT)
+
+
+def _check_url(url: str) -> None:
+    """Settings are written into the run directory: they are no place for a secret."""
+    try:
+        split = urlsplit(url)
+    except ValueError:
+        raise UsageError("--teacher-url: not an address", "write http://HOST:PORT/v1") from None
+    if split.username or split.password or split.query:
+        raise UsageError("--teacher-url: holds a password or a query", "export OPENAI_API_KEY")

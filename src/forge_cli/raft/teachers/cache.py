@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from forge_cli.core.records import Message
 from forge_cli.raft.teachers import Completion, Teacher, Usage
 
 
 class Cached:
-    """A teacher whose answers are kept in a file of JSON lines, by a hash of name and prompt.
+    """A teacher whose answers are kept in a file of JSON lines, by a hash of name,
+    parameters and prompt.
 
     Lines are only ever added, each in one write, so that a run which is killed loses the
     answers that were under way and no other. Errors are not kept.
@@ -29,6 +32,11 @@ class Cached:
         """What was asked anew; `cached` counts the rest."""
         return self._teacher.usage
 
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The teacher's own."""
+        return self._teacher.parameters
+
     def complete(
         self, prompts: Sequence[list[Message]], done: Callable[[int, Completion], None]
     ) -> None:
@@ -43,7 +51,8 @@ class Cached:
         if not missing:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.file, "ab", buffering=0) as stream:
+        # For its owner alone: answers quote private code.
+        with open(self.file, "ab", buffering=0, opener=_private) as stream:
 
             def keep(number: int, found: Completion) -> None:
                 if not found.error:
@@ -54,7 +63,8 @@ class Cached:
             self._teacher.complete([prompts[n] for n in missing], keep)
 
     def _key(self, prompt: list[Message]) -> str:
-        told = json.dumps([self.name, [[m.role, m.content] for m in prompt]])
+        asked = [[m.role, m.content] for m in prompt]
+        told = json.dumps([self.name, dict(self.parameters), asked], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
 
     def _read(self) -> dict[str, Completion]:
@@ -68,3 +78,7 @@ class Cached:
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue  # torn by a crash, or not ours: it is asked again
         return known
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
