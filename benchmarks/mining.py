@@ -56,16 +56,28 @@ def peers() -> Iterator[tuple[str, Chunker]]:
         from tree_sitter_language_pack import get_parser
 
         splitter = CodeSplitter("python", max_chars=LIMIT, parser=get_parser("python"))
-        yield "LlamaIndex CodeSplitter", splitter.split_text
+        yield "LlamaIndex CodeSplitter", guarded(splitter.split_text)
     except ImportError:
         print("llama-index-core is not installed", file=sys.stderr)
     try:
         from astchunk import ASTChunkBuilder
 
         builder = ASTChunkBuilder(max_chunk_size=LIMIT, language="python", metadata_template="none")
-        yield "astchunk", lambda text: [c["content"] for c in builder.chunkify(text)]
+        yield "astchunk", guarded(lambda text: [c["content"] for c in builder.chunkify(text)])
     except ImportError:
         print("astchunk is not installed", file=sys.stderr)
+
+
+def guarded(chunker: Chunker) -> Chunker:
+    """The chunker, with no chunks for a file that it raises on."""
+
+    def cut(text: str) -> list[str]:
+        try:
+            return chunker(text)
+        except Exception:
+            return []
+
+    return cut
 
 
 def placed(text: str, chunks: list[str]) -> list[tuple[int, int]]:
@@ -173,10 +185,8 @@ def judge(texts: dict[str, str], chunker: Chunker) -> tuple[str, str]:
     gone = size = cut = total = 0
     failed = 0
     for text in texts.values():
-        try:
-            places = placed(text, chunker(text))
-        except Exception:
-            places, failed = [], failed + 1
+        places = placed(text, chunker(text))
+        failed += bool(text.strip()) and not places
         a, b = lost(text, places)
         c, d = torn(text, places)
         gone, size, cut, total = gone + a, size + b, cut + c, total + d

@@ -1,7 +1,7 @@
 """Print docs/data-sample.md: thirty random rows of each kind, with a reader's verdicts.
 
-    forge mine werkzeug/ | forge raft | forge validate -o examples.jsonl
-    python docs/make_data_sample.py examples.jsonl > docs/data-sample.md
+forge mine werkzeug/ | forge raft | forge validate -o examples.jsonl
+python docs/make_data_sample.py examples.jsonl > docs/data-sample.md
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ def main() -> None:
     print("# A sample of training data, read\n")
     print(
         f"{total} rows that Forge made of [werkzeug](https://github.com/pallets/werkzeug) at "
-        f"1b00618e without a teacher: {EACH} of each kind, or all there are, drawn at random. Each "
-        "was read with its quotes, and its documents opened where there was a doubt. A row is *wrong* when its answer is not what the "
-        "code says, *silly* when nobody would ask it or learn from it.\n"
+        f"1b00618e without a teacher: {EACH} of each kind, or all there are, drawn at random. "
+        "Each was read with its quotes, and its documents opened where there was a doubt. A row "
+        "is *wrong* when its answer is not what the code says, *silly* when nobody would ask it "
+        "or learn from it.\n"
     )
     doubtful = sum(key[1] <= len(drawn.get(key[0], ())) for key in REMARKS)
     print(
