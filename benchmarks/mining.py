@@ -114,7 +114,10 @@ def torn(text: str, places: list[tuple[int, int]]) -> tuple[int, int]:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             continue
         first = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
-        if first == 0 or not lines[first - 1].lstrip().startswith("#"):
+        above, own = lines[max(0, first - 1)], lines[first]
+        # One that stands deeper or less deep belongs to something else.
+        level = len(above) - len(above.lstrip()) == len(own) - len(own.lstrip())
+        if first == 0 or not above.lstrip().startswith("#") or not level:
             continue
         total += 1
         comment, start = before[first - 1], before[first]

@@ -24,6 +24,10 @@ _XML_DOC = re.compile(r"</?(summary|remarks|para)\s*/?>")
 def start_with_comments(data: bytes, node: Any) -> int:
     """Where the definition begins, with the comments and attributes right above it."""
     start = line_start(data, node.start_byte)
+    # Below a blank line, as most are, nothing belongs to it: the tree need not be asked.
+    end_of_above = start - 1
+    if end_of_above < 0 or not data[data.rfind(b"\n", 0, end_of_above) + 1 : end_of_above].strip():
+        return start
     above = _above(data, node, node.start_byte - start)
     while above is not None and _LEADING.search(above.type):
         between = data[above.end_byte : start]

@@ -153,9 +153,16 @@ def _imports_used(tags: Tags, text: str, language: str) -> list[str]:
     return [tags.imports[number] for number in sorted(used)]
 
 
+def _known_signature(owner: Definition, tags: Tags) -> str:
+    at = owner.node.start_byte
+    if at not in tags.signatures:
+        tags.signatures[at] = signature(owner, tags.data)
+    return tags.signatures[at]
+
+
 def header_for(owner: Definition | None, own: str, tags: Tags, text: str, language: str) -> str:
     """The enclosing class, a later part's own signature, and the imports that `text` uses."""
-    lines = [signature(owner, tags.data)] if owner and owner.kind != "section" else []
+    lines = [_known_signature(owner, tags)] if owner and owner.kind != "section" else []
     if own:
         lines.append(own)
     size = sum(map(len, lines))

@@ -57,6 +57,8 @@ class Tags:
     definitions: list[Definition] = field(default_factory=list)
     calls: list[tuple[int, str]] = field(default_factory=list)
     imports: list[str] = field(default_factory=list)
+    # where a definition begins → its signature, which each of its methods repeats
+    signatures: dict[int, str] = field(default_factory=dict)
     # name that an import brings in → numbers of those imports; filled where it is needed
     imported: dict[bytes, list[int]] = field(default_factory=dict)
 
@@ -162,12 +164,13 @@ def _definition(data: bytes, captures: dict[str, list[Any]], kind: str) -> Defin
     if len(parts) > 1:
         parts = sorted(parts, key=lambda part: int(part.start_byte))
     name = " ".join(_joined([text_of(data, part) for part in parts]).split())
-    if kind != "definition.section":
+    if kind != "definition.section" and not name.isidentifier():
         name = _NOT_OF_NAME.sub("", _SEPARATOR.sub(".", name))
         name = name.replace(".prototype.", ".")
         name = name.removeprefix("module.exports.").removeprefix("exports.")
     scope = text_of(data, captures["scope"][0]) if "scope" in captures else ""
-    scope = _NOT_OF_NAME.sub("", scope)
+    if scope and not scope.isidentifier():
+        scope = _NOT_OF_NAME.sub("", scope)
     body = captures["body"][0] if "body" in captures else None
     return Definition(node, outer, kind.removeprefix("definition."), name, scope, body)
 

@@ -53,10 +53,11 @@ def statement_depths(root: Any, data: bytes, first: int, last: int) -> dict[int,
                 below = data.find(b"\n", node.end_byte - 1) + 1
         # Only nodes of several lines can hold another line's start. A comment is one thing,
         # though a grammar may look into it.
-        several = node.start_point[0] != node.end_point[0] and "omment" not in node.type
+        end = node.end_byte
         if (
-            several
-            and node.end_byte > first
+            end > first
+            and data.find(b"\n", node.start_byte, end) != -1
+            and "omment" not in node.type
             and cursor.goto_first_child_for_byte(first) is not None
         ):
             depth += 1

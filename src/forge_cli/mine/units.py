@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from forge_cli.mine.comments import line_start, start_with_comments
@@ -165,10 +165,10 @@ def _absorb(data: bytes, pieces: list[Piece], limit: int) -> list[Piece]:
             # A piece that is too large anyway is cut anyway.
             room = size <= limit or last.end - last.start > limit
             if room and piece.role == "gap" and _CLOSING.match(data, piece.start, piece.end):
-                kept[-1] = replace(last, end=piece.end)
+                kept[-1] = Piece(last.start, piece.end, last.kind, last.unit, last.role)
                 continue
             if _is_blank(data, last) and (size <= limit or piece.end - piece.start > limit):
-                kept[-1] = replace(piece, start=last.start)
+                kept[-1] = Piece(last.start, piece.end, piece.kind, piece.unit, piece.role)
                 continue
         kept.append(piece)
     return kept
