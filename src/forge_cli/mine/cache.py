@@ -154,7 +154,7 @@ class Writer:
         self._nonce = secrets.token_hex(4)
         self._taken = time.time_ns()
         self._entries: dict[str, Entry] = {}
-        cache.folder.mkdir(parents=True, exist_ok=True)
+        cache.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # it holds private code
         self._lines = open(cache._file(self._nonce, "lines"), "wb")  # noqa: SIM115
         self._facts = open(cache._file(self._nonce, "facts"), "wb")  # noqa: SIM115
 

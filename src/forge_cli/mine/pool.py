@@ -102,6 +102,12 @@ def mine_files(
         run.dismiss()
 
 
+def prepare(jobs: int) -> None:
+    """Start the processes that `mine_files` will want, while the files are still listed."""
+    while len(_idle) < jobs:
+        _idle.append(_Process.start(MINE_FILE))
+
+
 class _Run:
     """The state of one call of `mine_files`."""
 
@@ -122,6 +128,7 @@ class _Run:
         while self.target == MINE_FILE and _idle:
             process = _idle.pop()
             if process.popen.poll() is None:
+                process.since = time.monotonic()
                 return process
             process.close()
         return None
