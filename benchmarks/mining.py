@@ -153,11 +153,11 @@ def main() -> None:
                 times.setdefault(name, []).append(seconds(work))
     quality = {name: judge(texts, chunker) for name, chunker in chunkers}
     base = statistics.median(times["Forge (cut, one process)"])
-    print(f"{'':34}{'MB/s':>7}{'time / Forge cut':>18}{'lost':>9}{'comments torn':>15}")
+    print(f"{'':34}{'MB/s':>7}{'time / Forge cut':>18}{'lost':>19}{'comments torn':>15}")
     for name, runs in times.items():
         took = statistics.median(runs)
         told = quality.get(name, ("", ""))
-        print(f"{name:34}{size / took:7.1f}{took / base:18.2f}{told[0]:>9}{told[1]:>15}")
+        print(f"{name:34}{size / took:7.1f}{took / base:18.2f}{told[0]:>19}{told[1]:>15}")
 
 
 def whole(root: Path, folder: Path) -> dict[str, Callable[[], object]]:
