@@ -149,3 +149,12 @@ def test_recipes_are_data(tmp_path: Path) -> None:
     fails(again, 2, "is there already")
     for name in names:
         assert forge("config", "show", "--recipe", name, cwd=tmp_path).returncode == 0
+
+
+def test_what_left_nothing_to_mine_is_told(tmp_path: Path) -> None:
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "tool").write_bytes(b"\x7fELF\0")
+    done = forge("mine", "repo", "-o", "chunks.jsonl", "--rejects", "why.jsonl", cwd=tmp_path)
+    fails(done, 1, "--rejects")
+    assert '"check":"binary"' in (tmp_path / "why.jsonl").read_text()
+    assert not (tmp_path / "chunks.jsonl").exists()

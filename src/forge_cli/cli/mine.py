@@ -44,7 +44,10 @@ def mine(
 
     verdicts: list[Verdict] = []
     chunks = pipeline.mine_chunks(path, s, output, verdicts.append)
-    write_records(chunks.lines(), out, end=not no_end)
-    if rejects:
-        write_records(verdicts, rejects)
+    try:
+        write_records(chunks.lines(), out, end=not no_end)
+    finally:
+        # Above all where nothing is left to mine: they say why.
+        if rejects:
+            write_records(verdicts, rejects)
     output.next(f"forge raft {out}" if out != "-" else "… | forge raft")
