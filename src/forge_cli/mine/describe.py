@@ -148,7 +148,8 @@ def _imports_used(tags: Tags, text: str, language: str) -> list[str]:
         for number, statement in enumerate(tags.imports):
             for name in import_names(statement, language):
                 tags.imported.setdefault(name, []).append(number)
-    names = tags.imported.keys() & set(words(text.encode()))
+    # Not the other way round: the words of a chunk are many, and need no set of their own.
+    names = frozenset(tags.imported).intersection(words(text.encode()))
     used = {number for name in names for number in tags.imported[name]}
     return [tags.imports[number] for number in sorted(used)]
 

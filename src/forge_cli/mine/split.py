@@ -39,9 +39,14 @@ def statement_depths(root: Any, data: bytes, first: int, last: int) -> dict[int,
     depth = 0
     # Where the last comments of their own lines begin, and the line that they stand above.
     lead, below = 0, -1
+    begin = line_end = -1  # of the line that was looked at last
     while (node := cursor.node) is not None:
-        start = data.rfind(b"\n", 0, node.start_byte) + 1
-        if not data[start : node.start_byte].strip():
+        at, end = node.start_byte, node.end_byte
+        # Only the first node of a line, and those within it, can begin the line.
+        if at > line_end:
+            begin, line_end = at, data.find(b"\n", at) % (len(data) + 1)
+        start = data.rfind(b"\n", 0, at) + 1 if at == begin else at
+        if at == begin and not data[start:at].strip():
             leads = _LEADS.search(node.type)
             if start not in depths:
                 depths[start] = depth + (_UNDER_COMMENT if start == below else 0)
@@ -50,13 +55,12 @@ def statement_depths(root: Any, data: bytes, first: int, last: int) -> dict[int,
                     depths[lead] = min(depths[lead], depth)
             if leads:
                 lead = lead if start == below else start
-                below = data.find(b"\n", node.end_byte - 1) + 1
+                below = data.find(b"\n", end - 1) + 1
         # Only nodes of several lines can hold another line's start. A comment is one thing,
         # though a grammar may look into it.
-        end = node.end_byte
         if (
             end > first
-            and data.find(b"\n", node.start_byte, end) != -1
+            and data.find(b"\n", at, end) != -1
             and "omment" not in node.type
             and cursor.goto_first_child_for_byte(first) is not None
         ):
