@@ -14,7 +14,6 @@ from forge_cli.mine.coverage import Coverage
 from forge_cli.mine.files import find_tree
 from forge_cli.mine.languages import check_languages
 from forge_cli.mine.mining import Mining
-from forge_cli.mine.pool import prepare
 from forge_cli.mine.worker import Config
 
 _LEAST_CHARS = 40
@@ -69,11 +68,9 @@ def run(
     check_languages(tuple(langs))
     if max_chars < _LEAST_CHARS:
         raise UsageError(f"max_chars {max_chars} is too few", f"give {_LEAST_CHARS} or more")
-    jobs = jobs or os.cpu_count() or 1
-    if cache is None and path.is_dir():
-        prepare(jobs)
     tree = find_tree(path)
     config = Config(tree.top, tree.name, tuple(langs), max_chars, parse_seconds, links)
+    jobs = jobs or os.cpu_count() or 1
     known = Cache(cache, path, config) if cache else None
     return Mined(Mining(path, tree, config, jobs, known, on_reject, reporter))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import secrets
@@ -21,6 +22,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any
 
+from forge_cli.core.errors import ForgeError
 from forge_cli.core.jsonl import atomic_file
 from forge_cli.core.records import Verdict
 from forge_cli.mine.files import stat_of
@@ -57,24 +59,19 @@ class Entry:
 class Cache:
     """The results of the last run with the same options over the same repository.
 
-    A cache that is broken, foreign or half-written counts as empty.
+    A cache that is broken, foreign or half-written counts as empty. Its files stay open, and so
+    readable when another run replaces them, until `close`.
     """
 
     def __init__(self, folder: Path, path: Path, config: Config) -> None:
         self.folder = folder / hashlib.sha256(os.fsencode(config.top)).hexdigest()[:16]
-        asked = str(path.resolve())
-        options = [
-            asked,
-            config.repo,
-            *config.langs,
-            "",
-            config.max_chars,
-            config.links,
-            _version(),
-        ]
+        asked = [str(path.resolve()), config.repo, config.langs]
+        options = [*asked, config.max_chars, config.links, _version()]
         self.key = hashlib.sha256(repr(options).encode()).hexdigest()[:16]
         self.index = self.folder / f"{self.key}.json"
-        self.head, self.nonce, self.taken = "", "", 0
+        self.head, self.taken = "", 0
+        self._lines: IO[bytes] = io.BytesIO()
+        self._facts: IO[bytes] = io.BytesIO()
         self.entries: dict[str, Entry] = {}
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             self._read()
@@ -82,20 +79,29 @@ class Cache:
 
     def _read(self) -> None:
         known = json.loads(self.index.read_bytes())
-        sizes = [self._file(known["nonce"], kind).stat().st_size for kind in ("lines", "facts")]
+        self._lines = open(self.file(known["nonce"], "lines"), "rb")  # noqa: SIM115
+        self._facts = open(self.file(known["nonce"], "facts"), "rb")  # noqa: SIM115
+        sizes = [os.fstat(stream.fileno()).st_size for stream in (self._lines, self._facts)]
         if sizes == known["sizes"]:
             self.entries = {path: Entry(*values) for path, values in known["entries"].items()}
-            self.head, self.nonce, self.taken = known["head"], known["nonce"], known["taken"]
+            self.head, self.taken = known["head"], known["taken"]
 
-    def _file(self, nonce: str, kind: str) -> Path:
+    def file(self, nonce: str, kind: str) -> Path:
+        """Where a run keeps its `lines` or `facts`."""
         return self.folder / f"{self.key}-{nonce}.{kind}"
+
+    def close(self) -> None:
+        """Close the files."""
+        self._lines.close()
+        self._facts.close()
 
     def same(self, task: Task) -> Entry | None:
         """The entry of a file that is as it was: by its time stamps, else by its content."""
         entry = self.entries.get(task.path)
         if entry is None or entry.exempt != task.exempt:
             return None
-        stat = [*stat_of(self._top / task.path)]
+        file = self._top / task.path
+        stat = [*stat_of(file)]
         if not stat:
             return None
         if stat == entry.stat and stat[1] < self.taken - _RACY_NS:
@@ -103,7 +109,7 @@ class Cache:
         # Only what was read before is opened: a file of secrets never is.
         if entry.digest and stat[0] == entry.stat[0]:
             with contextlib.suppress(OSError):
-                if digest_of(self._top / task.path) == entry.digest:
+                if digest_of(file) == entry.digest:
                     entry.stat = stat
                     return entry
         return None
@@ -121,28 +127,19 @@ class Cache:
             skipped=entry.skipped,
         )
 
-    def found(self, path: str, entry: Entry, lines: IO[bytes], facts: IO[bytes]) -> Found:
-        """An entry's result, from the two open files."""
-        lines.seek(entry.lines[0])
-        facts.seek(entry.facts[0])
-        heads = heads_of(lines.read(entry.lines[1]))
-        links = facts.read(entry.facts[1])
-        return replace(self.outcome(path, entry), heads=heads, facts=links)
-
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-        """The records and the facts of the last run; they stay readable when it is replaced."""
-        with (
-            open(self._file(self.nonce, "lines"), "rb") as lines,
-            open(self._file(self.nonce, "facts"), "rb") as facts,
-        ):
-            yield lines, facts
+    def found(self, path: str, entry: Entry) -> Found:
+        """An entry's result, whole."""
+        self._lines.seek(entry.lines[0])
+        self._facts.seek(entry.facts[0])
+        heads = heads_of(self._lines.read(entry.lines[1]))
+        facts = self._facts.read(entry.facts[1])
+        return replace(self.outcome(path, entry), heads=heads, facts=facts)
 
     def blocks(self) -> Iterator[bytes]:
         """All records of the last run, in blocks of whole lines."""
-        with open(self._file(self.nonce, "lines"), "rb") as stream:
-            while block := stream.read(_BLOCK):
-                yield block + stream.readline()
+        self._lines.seek(0)
+        while block := self._lines.read(_BLOCK):
+            yield block + self._lines.readline()
 
 
 class Writer:
@@ -155,8 +152,8 @@ class Writer:
         self._taken = time.time_ns()
         self._entries: dict[str, Entry] = {}
         cache.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # it holds private code
-        self._lines = open(cache._file(self._nonce, "lines"), "wb")  # noqa: SIM115
-        self._facts = open(cache._file(self._nonce, "facts"), "wb")  # noqa: SIM115
+        self._lines = open(cache.file(self._nonce, "lines"), "wb")  # noqa: SIM115
+        self._facts = open(cache.file(self._nonce, "facts"), "wb")  # noqa: SIM115
 
     def add(self, task: Task, found: Found) -> None:
         """Take up a file's result."""
@@ -203,7 +200,7 @@ class Writer:
             "sizes": sizes,
             "entries": {path: list(vars(entry).values()) for path, entry in self._entries.items()},
         }
-        with atomic_file(self._cache.index) as stream:
+        with contextlib.suppress(ForgeError), atomic_file(self._cache.index) as stream:
             stream.write(json.dumps(value, separators=(",", ":")).encode())
         self._drop_old()
 

@@ -83,24 +83,24 @@ def read(top: Path, path: str) -> Source | Verdict:
     file = top / path
     if not path.isprintable():
         shown = path.encode("utf-8", "backslashreplace").decode()
-        return _verdict(shown, "name", "its name is not printable UTF-8")
+        return verdict_of(shown, "name", "its name is not printable UTF-8")
     if _is_secret(file.name):
-        return _verdict(path, "secret", "its name says that it holds secrets; not read")
+        return verdict_of(path, "secret", "its name says that it holds secrets; not read")
     try:
         if file.is_symlink():
-            return _verdict(path, "symlink", "a link; its target is mined where it stands")
+            return verdict_of(path, "symlink", "a link; its target is mined where it stands")
         if file.is_dir():
-            return _verdict(path, "submodule", "a repository of its own; mine it by itself")
+            return verdict_of(path, "submodule", "a repository of its own; mine it by itself")
         if not file.is_file():
-            return _verdict(path, "missing", "deleted, or not a regular file")
+            return verdict_of(path, "missing", "deleted, or not a regular file")
         size = file.stat().st_size
         if size > _MAX_BYTES:
-            return _verdict(path, "size", f"{size} bytes, more than {_MAX_BYTES}", size=size)
+            return verdict_of(path, "size", f"{size} bytes, more than {_MAX_BYTES}", size=size)
         data = file.read_bytes()
     except OSError as error:
-        return _verdict(path, "unreadable", error.strerror or str(error))
+        return verdict_of(path, "unreadable", error.strerror or str(error))
     if reason := _unfit(data, path.endswith(".ipynb")):
-        return _verdict(path, *reason, size=len(data))
+        return verdict_of(path, *reason, size=len(data))
     return Source(path, data)
 
 
@@ -135,7 +135,8 @@ def _is_secret(name: str) -> bool:
     return any(fnmatch.fnmatch(name.lower(), pattern) for pattern in _SECRETS)
 
 
-def _verdict(path: str, check: str, reason: str, size: int | None = None) -> Verdict:
+def verdict_of(path: str, check: str, reason: str, size: int | None = None) -> Verdict:
+    """Why a file is left out; `size` in bytes where it is known."""
     return Verdict(
         id=content_id(path, check),
         check=check,

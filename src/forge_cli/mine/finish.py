@@ -13,7 +13,7 @@ from typing import IO
 
 from forge_cli.mine.history import Past
 from forge_cli.mine.links import Links
-from forge_cli.mine.worker import TAIL, Found
+from forge_cli.mine.worker import Found, head_of
 
 
 class Waiting:
@@ -73,7 +73,7 @@ def finish_alone(heads: bytes, past: Past | None) -> bytes:
 
 def heads_of(lines: bytes) -> bytes:
     """The heads of whole lines: what `finish` can be given again."""
-    return b"".join(line[: line.rindex(TAIL)] + b"\n" for line in lines.splitlines())
+    return b"".join(map(head_of, lines.splitlines()))
 
 
 def _tail(called_by: object, tests: object, past: Past | None) -> bytes:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import Reporter
-from forge_cli.core.records import Verdict, content_id
+from forge_cli.core.records import Verdict
 from forge_cli.mine.cache import Cache, Entry, Writer
 from forge_cli.mine.coverage import Coverage
-from forge_cli.mine.files import Tree
+from forge_cli.mine.files import Tree, verdict_of
 from forge_cli.mine.finish import Waiting, finish_alone
-from forge_cli.mine.history import read_history
+from forge_cli.mine.history import Past, read_history
 from forge_cli.mine.pool import mine_files
 from forge_cli.mine.worker import Config, Found, Task
 
@@ -40,18 +40,15 @@ class Mining:
         """Blocks of whole JSON lines."""
         marks = self.tree.marks
         tasks = [Task(path, exempt=marks.get(path) is False) for path in self.tree.paths]
-        known = {task.path: self.cache.same(task) for task in tasks} if self.cache else {}
-        if self.cache and self._all_known(known):
-            for path, entry in known.items():
-                if entry is not None:
-                    self._count(self.cache.outcome(path, entry))
-            self._conclude()
-            yield from self.cache.blocks()
-            return
         with contextlib.ExitStack() as stack:
-            writer = None
+            known: dict[str, Entry | None] = {}
             if self.cache:
-                writer = self._writer(self.cache, stack)
+                stack.callback(self.cache.close)
+                known = {t.path: self.cache.same(t) for t in tasks if not marks.get(t.path)}
+                if self._nothing_changed(self.cache, known):
+                    yield from self._again(self.cache, known)
+                    return
+            writer = self._writer(self.cache, stack) if self.cache else None
             results = self._results(tasks, known, writer, stack)
             if self.config.links:
                 yield from self._linked(results, writer, stack)
@@ -60,16 +57,17 @@ class Mining:
             if writer:
                 writer.commit(self.tree.head)
 
-    def _all_known(self, known: dict[str, Entry | None]) -> bool:
-        cache = self.cache
-        marked = any(self.tree.marks.values())
-        return (
-            cache is not None
-            and not marked
-            and cache.head == self.tree.head
-            and cache.entries.keys() == known.keys()
-            and all(known.values())
-        )
+    def _nothing_changed(self, cache: Cache, known: dict[str, Entry | None]) -> bool:
+        same_files = cache.entries.keys() == known.keys() and all(known.values())
+        return same_files and cache.head == self.tree.head
+
+    def _again(self, cache: Cache, known: dict[str, Entry | None]) -> Iterator[bytes]:
+        """What the last run wrote."""
+        for path in self.tree.paths:
+            entry = known.get(path)
+            self._count(cache.outcome(path, entry) if entry else _marked(path))
+        self._conclude()
+        yield from cache.blocks()
 
     def _writer(self, cache: Cache, stack: contextlib.ExitStack) -> Writer | None:
         try:
@@ -88,23 +86,20 @@ class Mining:
         stack: contextlib.ExitStack,
     ) -> Iterator[Found]:
         """What became of each file, in order, counted."""
-        marked = {path for path, left_out in self.tree.marks.items() if left_out}
-        new = [t for t in tasks if t.path not in marked and not known.get(t.path)]
+        marks = self.tree.marks
+        new = [t for t in tasks if not marks.get(t.path) and not known.get(t.path)]
         mined = mine_files(self.config, new, self.jobs)
         stack.callback(mined.close)
-        opened = None
-        if self.cache and self.cache.nonce:
-            opened = stack.enter_context(self.cache.opened())
         with self.reporter.task("mining", len(tasks)) as progress:
             for task in tasks:
                 entry = known.get(task.path)
-                if task.path in marked:
+                if marks.get(task.path):
                     found = _marked(task.path)
-                elif entry and self.cache and opened:
-                    found = self.cache.found(task.path, entry, *opened)
+                elif entry and self.cache:
+                    found = self.cache.found(task.path, entry)
                 else:
                     found = next(mined)
-                if writer and task.path not in marked:
+                if writer and not marks.get(task.path):
                     writer.add(task, found)
                 self._count(found)
                 yield found
@@ -124,8 +119,11 @@ class Mining:
             )
         self.reporter.note(str(self.coverage))
 
+    def _history(self) -> Mapping[str, Past]:
+        return read_history(self.tree.top) if self.tree.head else {}
+
     def _plain(self, results: Iterator[Found], writer: Writer | None) -> Iterator[bytes]:
-        history = read_history(self.tree.top) if self.tree.head else {}
+        history = self._history()
         for found in results:
             if found.chunks:
                 lines = finish_alone(found.heads, history.get(found.path))
@@ -141,7 +139,7 @@ class Mining:
         for found in results:
             if found.chunks:
                 waiting.add(found)
-        history = read_history(self.tree.top) if self.tree.head else {}
+        history = self._history()
         with self.reporter.task("linking", self.coverage.files) as progress:
             for path, lines in waiting.finished(history):
                 if writer:
@@ -152,6 +150,4 @@ class Mining:
 
 def _marked(path: str) -> Found:
     reason = ".gitattributes says that it is generated or vendored"
-    return Found(
-        path, Verdict(id=content_id(path, "generated"), check="generated", reason=reason, path=path)
-    )
+    return Found(path, verdict_of(path, "generated", reason))

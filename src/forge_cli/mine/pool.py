@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from forge_cli.core.errors import ForgeError
-from forge_cli.core.records import Verdict, content_id
+from forge_cli.mine.files import verdict_of
 from forge_cli.mine.worker import Config, Found, Task, receive, send
 
 MINE_FILE = "forge_cli.mine.worker:mine_file"
@@ -92,7 +92,7 @@ def mine_files(
     Raises:
         ForgeError: the processes do not start.
     """
-    jobs = max(1, min(jobs, -(-len(files) // _FILES_EACH)))
+    jobs = min(jobs, -(-len(files) // _FILES_EACH))
     run = _Run(config, files, target)
     try:
         for _ in range(jobs):
@@ -100,12 +100,6 @@ def mine_files(
         yield from run.results()
     finally:
         run.dismiss()
-
-
-def prepare(jobs: int) -> None:
-    """Start the processes that `mine_files` will want, while the files are still listed."""
-    while len(_idle) < jobs:
-        _idle.append(_Process.start(MINE_FILE))
 
 
 class _Run:
@@ -128,7 +122,6 @@ class _Run:
         while self.target == MINE_FILE and _idle:
             process = _idle.pop()
             if process.popen.poll() is None:
-                process.since = time.monotonic()
                 return process
             process.close()
         return None
@@ -208,15 +201,7 @@ def _lost(config: Config, path: str, check: str, reason: str) -> Found:
         size = (config.top / path).stat().st_size
     except OSError:
         size = 0
-    verdict = Verdict(
-        id=content_id(path, check),
-        check=check,
-        reason=reason,
-        path=path,
-        start_byte=0,
-        end_byte=size,
-    )
-    return Found(path, verdict)
+    return Found(path, verdict_of(path, check, reason, size))
 
 
 @atexit.register

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from forge_cli.core.records import Chunk, Verdict, content_id
+from forge_cli.core.records import Chunk, Verdict
 from forge_cli.mine.chunks import cut_file
-from forge_cli.mine.files import Source, read, stat_of
+from forge_cli.mine.files import Source, read, stat_of, verdict_of
 from forge_cli.mine.generated import foreign
 from forge_cli.mine.grammar import Tags
 from forge_cli.mine.imports import import_names
@@ -29,7 +29,7 @@ from forge_cli.mine.links import receiver_at
 _FILES_A_COLLECTION = 25
 _SIZE = struct.Struct("<Q")
 # In every chunk's JSON what comes from here on is known when all files are mined.
-TAIL = b',"called_by":'
+_TAIL = b',"called_by":'
 
 
 class Task(NamedTuple):
@@ -109,17 +109,17 @@ def _mine(config: Config, task: Task) -> Found:
     if not _covers(chunks, source.data):
         why = "its chunks are not its bytes: a defect of Forge"
         return Found(path, _rejected(source, "coverage", why))
-    heads = b"".join(_head(chunk) + b"\n" for chunk in chunks)
+    heads = b"".join(head_of(chunk.model_dump_json().encode()) for chunk in chunks)
     facts = facts_of(source, language, chunks, tags) if config.links else b""
     in_chunks = sum(chunk.end_byte - chunk.start_byte for chunk in chunks)
     digest = hashlib.sha256(source.data).hexdigest()
     return Found(path, None, len(source.data), len(chunks), in_chunks, heads, facts, digest)
 
 
-def _head(chunk: Chunk) -> bytes:
-    line = chunk.model_dump_json().encode()
+def head_of(line: bytes) -> bytes:
+    """A chunk's JSON up to what other files decide, as a line."""
     # A quote inside a string is escaped, so this can only be the field.
-    return line[: line.rindex(TAIL)]
+    return line[: line.rindex(_TAIL)] + b"\n"
 
 
 def facts_of(source: Source, language: str, chunks: list[Chunk], tags: Tags) -> bytes:
@@ -167,14 +167,7 @@ def _covers(chunks: list[Chunk], data: bytes) -> bool:
 
 
 def _rejected(source: Source, check: str, reason: str) -> Verdict:
-    return Verdict(
-        id=content_id(source.path, check),
-        check=check,
-        reason=reason,
-        path=source.path,
-        start_byte=0,
-        end_byte=len(source.data),
-    )
+    return verdict_of(source.path, check, reason, len(source.data))
 
 
 def send(fd: int, message: object) -> None:
