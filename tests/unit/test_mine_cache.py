@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from forge_cli import mine
-from forge_cli.core.records import Verdict
+from forge_cli.core.jsonl import dump
+from forge_cli.core.records import Chunk, Verdict
 from forge_cli.mine import mining
 
 
@@ -134,3 +135,40 @@ def test_secret_files_are_not_opened_for_their_content(repo: Path, tmp_path: Pat
     (repo / ".env").chmod(0)
     lines(repo, tmp_path / "c")
     assert b"TOKEN" not in b"".join(f.read_bytes() for f in (tmp_path / "c").rglob("*.*"))
+
+
+def test_lines_are_the_records_as_they_are_dumped(repo: Path) -> None:
+    """The end of each line is written apart from its head: no field may get lost between."""
+    (repo / "ü.py").write_text('from a import f\n\n\ndef ö():\n    """Größe \\" "]."""\n    f()\n')
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for args in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", 'Ändere "alles" \u2028']):
+        subprocess.run(["git", "-C", str(repo), *args], check=True)
+    for links in (True, False):
+        written = lines(repo, links=links).splitlines(keepends=True)
+        chunks = [Chunk.model_validate_json(line) for line in written]
+        assert [dump(chunk) for chunk in chunks] == written
+        assert all(chunk.history and chunk.commit for chunk in chunks)
+    assert any("ö" in c.called_by for c in mine.run(repo))
+
+
+def test_a_cache_that_another_run_replaces_stays_readable(repo: Path, tmp_path: Path) -> None:
+    age(repo)
+    whole = lines(repo, tmp_path / "c")
+    waiting = mine.run(repo, cache=tmp_path / "c")
+    (repo / "a.py").write_text("def f():\n    return 2\n")
+    lines(repo, tmp_path / "c")
+    (repo / "a.py").write_text("def f():\n    return 1\n")
+    assert b"".join(waiting.lines()) == whole
+
+
+def test_what_gitattributes_leave_out_does_not_slow_the_rest(
+    repo: Path, tmp_path: Path, parsed: list[str]
+) -> None:
+    (repo / ".gitattributes").write_text("b.py linguist-generated\n")
+    subprocess.run(["git", "init", "-q", str(repo)], check=True)
+    age(repo)
+    first = lines(repo, tmp_path / "c")
+    verdicts: list[Verdict] = []
+    parsed.clear()
+    assert lines(repo, tmp_path / "c", on_reject=verdicts.append) == first and parsed == []
+    assert ("b.py", "generated") in {(v.path, v.check) for v in verdicts}

@@ -27,10 +27,6 @@ def awkward(config: Config, task: Task) -> Found:
     return mine_file(config, task)
 
 
-def broken_start() -> None:
-    """Cannot be called with a config and a task."""
-
-
 def files(root: Path, *names: str) -> list[Task]:
     for name in names:
         (root / name).write_text(f"def {name.partition('.')[0]}():\n    return 1\n")

@@ -123,7 +123,7 @@ def asked(chunk: Chunk, index: Index) -> dict[str, Ask]:
     """All that is asked about a chunk alone; default questions by their parameter."""
     found = {}
     for seed in range(20):  # the parameter of a default question is drawn
-        for item in ask(Subject(chunk, index), index, random.Random(seed)):
+        for item in ask(Subject(chunk, index), random.Random(seed)):
             key = item.kind
             if item.kind == "default":
                 key = next(
@@ -139,7 +139,7 @@ def related(
     """kind → (final, quotes elsewhere with the symbols of their documents)."""
     by_id = {c.id: c.symbol or "" for c in shown}
     subjects = {c.id: Subject(c, index) for c in shown}
-    found = relate(subjects[chunk.id], list(subjects.values()), index, random.Random(0))
+    found = relate(subjects[chunk.id], list(subjects.values()), random.Random(0))
     return {a.kind: (a.final, [(by_id[d], quote) for d, quote in a.elsewhere]) for a in found}
 
 

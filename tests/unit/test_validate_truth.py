@@ -83,7 +83,7 @@ def test_a_parameter_that_is_there_cannot_be_refused(rows: dict[str, Example]) -
 
 def test_a_quote_without_the_call_proves_no_caller(rows: dict[str, Example]) -> None:
     row = rows["callers"]
-    quote = row.answer.quotes[0].model_copy(update={"text": "return {name"})
+    quote = row.answer.quotes[0].model_copy(update={"text": "return None"})
     lie = row.model_copy(update={"answer": row.answer.model_copy(update={"quotes": [quote]})})
     assert "is not called" in (answer_is_true(lie) or "")
 

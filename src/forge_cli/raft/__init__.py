@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.records import Chunk, Example, Verdict
+from forge_cli.raft.commits import is_commits
 from forge_cli.raft.contexts import Context, form_contexts, lacks
 from forge_cli.raft.index import Index
 from forge_cli.raft.questions import Ask, Subject, ask
-from forge_cli.raft.relations import about_commits, is_commits, relate
+from forge_cli.raft.relations import about_commits, relate
 from forge_cli.raft.render import answered, refused
 from forge_cli.raft.teach import teach
 from forge_cli.raft.teachers import Teacher
@@ -69,9 +70,9 @@ def run(
         for number, context in enumerate(contexts):
             rng = random.Random(f"{seed}/{number}")
             chosen = list(_choose(context, index, questions, kinds, rng))
-            chosen += [(c, asked) for c in context.chunks for asked in taught.get(c.id, ())]
-            for about, asked in chosen:
-                kinds["teacher"] += asked.kind == "teacher"
+            more = [(c, asked) for c in context.chunks for asked in taught.get(c.id, ())]
+            kinds.update(asked.kind for _, asked in more)
+            for about, asked in chosen + more:
                 away = None
                 if not asked.always and rng.random() >= oracle_p:
                     oracles = [about, *(by_id[i] for i in asked.oracles if i in by_id)]
@@ -82,7 +83,7 @@ def run(
                     make = answered if asked.final else refused
                     yield make(context.chunks, about, asked)
             task.advance()
-    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()) if count)
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     reporter.note(
         f"{kinds.total()} examples from {len(askable)} definitions in {len(contexts)} contexts "
         f"({counts})"
@@ -99,8 +100,7 @@ def _choose(
             found = list(about_commits(chunk, index, rng))
         elif index.is_askable(chunk):
             subject = subjects[chunk.id]
-            found = [*ask(subject, index, rng)]
-            found += relate(subject, list(subjects.values()), index, rng)
+            found = [*ask(subject, rng), *relate(subject, list(subjects.values()), rng)]
         else:
             continue
         rng.shuffle(found)

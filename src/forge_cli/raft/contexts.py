@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from forge_cli.core.records import Chunk
@@ -200,7 +200,7 @@ def words_of(text: str) -> list[str]:
     return [w.lower() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", text)] or ["_"]
 
 
-def jaccard(a: Sequence[str], b: Sequence[str]) -> float:
+def jaccard(a: Iterable[str], b: Iterable[str]) -> float:
     """Shared over all distinct words."""
     left, right = set(a), set(b)
-    return len(left & right) / len(left | right)
+    return len(left & right) / max(1, len(left | right))

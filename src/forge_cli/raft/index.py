@@ -67,10 +67,14 @@ class Index:
         here = sum(twin.path == chunk.path for twin in twins)
         return here == 1 and not is_test(chunk.path)
 
+    def is_sole(self, chunk: Chunk) -> bool:
+        """Whether a definition's symbol stands once in the repository."""
+        return len(self._by_symbol.get(chunk.symbol or "", ())) == 1
+
     def refer(self, chunk: Chunk) -> str:
         """How a question names a definition: with its file where the name stands in several."""
-        alone = len(self._by_symbol.get(chunk.symbol or "", ())) == 1
-        return f"`{chunk.symbol}`" if alone else f"`{chunk.symbol}` (in `{chunk.path}`)"
+        sole = self.is_sole(chunk)
+        return f"`{chunk.symbol}`" if sole else f"`{chunk.symbol}` (in `{chunk.path}`)"
 
     def known_callees(self, chunk: Chunk) -> list[Chunk] | None:
         """The definitions that a chunk calls; None where some call may mean one or another."""

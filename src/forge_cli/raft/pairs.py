@@ -14,6 +14,7 @@ from typing import Any
 
 from forge_cli.core.answer_form import is_abstention
 from forge_cli.core.records import Chunk
+from forge_cli.raft.contexts import jaccard
 from forge_cli.raft.index import last_name
 from forge_cli.raft.questions import Ask
 from forge_cli.raft.spans import QUOTE_CHARS, find_span
@@ -78,7 +79,7 @@ def verify(pair: dict[str, Any], chunk: Chunk, named: str, taken: list[str]) -> 
     _check_answer(question, answer, chunk)
     _check_miscopied(answer, str(quote), span, chunk)
     words = _words(question)
-    if any(_jaccard(words, _words(other)) >= _SAME_QUESTION for other in taken):
+    if any(jaccard(words, _words(other)) >= _SAME_QUESTION for other in taken):
         raise Refused("asked twice")
     return Ask("teacher", question, answer, [span], unless=last_name(chunk.symbol))
 
@@ -156,7 +157,3 @@ def _stems(text: str) -> set[str]:
     """Words and parts of names, by their first five letters; numbers and brackets as they are."""
     parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+|\[\]|\{\}", text)
     return {part.lower()[:5] for part in parts} - _SMALL
-
-
-def _jaccard(a: set[str], b: set[str]) -> float:
-    return len(a & b) / max(1, len(a | b))

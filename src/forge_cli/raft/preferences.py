@@ -12,7 +12,7 @@ from forge_cli.core.records import Answer, Example, Preference, Quote
 
 _NUMBER = re.compile(r"\d+")
 _NAMED = re.compile(r"`[^`]+`")
-
+_SWAPS = {"None": "0", "True": "False", "False": "True", "[]": "None", '""': "None"}
 
 Answers = dict[tuple[str, str], list[Example]]
 Maker = Callable[[Example, random.Random], Answer | None]
@@ -30,13 +30,13 @@ def make_preferences(examples: Iterable[Example], *, seed: int = 0) -> Iterator[
     for example in rows:
         rng = random.Random(f"{seed}/{example.id}")
         neighbour = partial(_neighbour, answers=answers)
-        makers: list[Maker] = [neighbour, _wrong_value, _false_quote, _refusal]
-        last: Maker = _from_distractor
-        if example.answer.final == ABSTAIN:
-            makers, last = [neighbour], _unfounded
+        makers: list[Maker] = [neighbour]
+        if example.answer.final != ABSTAIN:
+            makers += [_wrong_value, _false_quote, _refusal]
         rng.shuffle(makers)
-        # A bare line of a distractor is told from an answer too easily: it comes last.
-        wrong = next((found for make in [*makers, last] if (found := make(example, rng))), None)
+        # A bare line is told from an answer too easily: it comes last.
+        makers.append(_bare_line)
+        wrong = next((found for make in makers if (found := make(example, rng))), None)
         chosen = write_answer(example.answer)
         if wrong is not None and (rejected := write_answer(wrong)) != chosen:
             yield Preference(
@@ -86,30 +86,10 @@ def is_wrong(example: Example, answer: Answer) -> bool:
     return false or answer.final != example.answer.final
 
 
-def _from_distractor(example: Example, rng: random.Random) -> Answer | None:
-    """The answer that another document would give."""
-    others = [
-        (number, document)
-        for number, document in enumerate(example.documents, 1)
-        if not document.oracle and _first_line(document.text)
-    ]
-    if not others:
-        return None
-    number, document = rng.choice(others)
-    line = _first_line(document.text)
-    reason = re.sub(r"\[\d+\]", f"[{number}]", example.answer.reason)
-    quote = Quote(document=document.id, text=line)
-    answer = Answer(reason=reason, quotes=[quote], final=line.rstrip(":{ "))
-    return answer if is_wrong(example, answer) else None
-
-
 def _wrong_value(example: Example, rng: random.Random) -> Answer | None:
     """The same quote, and another value than it says."""
     final = example.answer.final
-    swaps: list[tuple[str, str]] = [
-        ("None", "0"), ("True", "False"), ("False", "True"), ("[]", "None"), ('""', "None"),
-    ]  # fmt: skip
-    if (swap := dict(swaps).get(final)) is None:
+    if (swap := _SWAPS.get(final)) is None:
         if not (found := _NUMBER.search(final)) or example.origin.kind != "default":
             return None
         other = str(int(found[0][:15]) + rng.randint(1, 9))
@@ -137,12 +117,12 @@ def _refusal(example: Example, rng: random.Random) -> Answer | None:
     return Answer(reason="No document holds the answer.", final=ABSTAIN)
 
 
-def _unfounded(example: Example, rng: random.Random) -> Answer | None:
-    """An answer, though none is shown: the first line of some document."""
+def _bare_line(example: Example, rng: random.Random) -> Answer | None:
+    """The first line of some document that does not answer, given for the answer."""
     lines = [
         (number, document, line)
         for number, document in enumerate(example.documents, 1)
-        if (line := _first_line(document.text))
+        if not document.oracle and (line := _first_line(document.text))
     ]
     if not lines:
         return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from forge_cli.core.records import Chunk
-from forge_cli.raft.index import Index
+from forge_cli.raft.index import Index, last_name
 from forge_cli.raft.python_facts import Facts, read_facts
 from forge_cli.raft.spans import QUOTE_CHARS, calling_line, find_span, first_sentence, is_telling
 from forge_cli.raft.wordings import WORDINGS
@@ -26,7 +26,7 @@ _RESULT = {
     "php": re.compile(r"\)\s*:\s*(?P<t>\??[\w\\|]+)$"),
 }
 _NO_RESULT = {"None", "void", "()", "Unit", "Void"}
-_MOST_NAMES = 8
+_MOST_NAMES, _MOST_CALLEES = 8, 5
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Subject:
     """A definition that is asked about, with what its code says; parsed when it is needed."""
 
     def __init__(self, chunk: Chunk, index: Index) -> None:
-        self.chunk = chunk
+        self.chunk, self.index = chunk, index
         self.named = index.refer(chunk)
 
     @cached_property
@@ -121,21 +121,16 @@ def put(kind: str, rng: random.Random, subject: Subject, argument: str = "") -> 
     return wording.replace("{a}", argument).replace("{p}", path).replace("{s}", subject.named)
 
 
-def ask(subject: Subject, index: Index, rng: random.Random) -> Iterator[Ask]:
+def ask(subject: Subject, rng: random.Random) -> Iterator[Ask]:
     """The questions about a definition that its own document answers, one of each kind."""
     chunk = subject.chunk
-    makers = (_purpose, _signature, _default, _returns, _raises, _where, _members, _completion)
-    for make in makers:
+    for make in _MAKERS:
         for kind, argument, final, quotes in make(subject, rng):
-            if kind == "find" and index.described[argument] > 1:
-                continue  # more than one definition says this of itself
             if final and quotes and all(quote and quote in chunk.text for quote in quotes):
                 question = put(kind, rng, subject, argument)
+                # To refuse to write code would be a strange thing to learn.
                 always = kind == "completion"
                 yield Ask(kind, question, final, list(dict.fromkeys(quotes)), always=always)
-    if found := _calls(subject, index):
-        final, quotes = found
-        yield Ask("calls", put("calls", rng, subject), final, quotes)
 
 
 _Found = Iterator[tuple[str, str, str, list[str]]]
@@ -145,8 +140,9 @@ def _purpose(subject: Subject, rng: random.Random) -> _Found:
     if subject.sentence:
         span = find_span(subject.sentence, subject.chunk.text)
         yield "purpose", "", subject.sentence, [span]
-        named = f"`{subject.chunk.symbol}`, in `{subject.chunk.path}`"
-        yield "find", subject.sentence, named, [span]
+        if subject.index.described[subject.sentence] == 1:
+            named = f"`{subject.chunk.symbol}`, in `{subject.chunk.path}`"
+            yield "find", subject.sentence, named, [span]
 
 
 def _signature(subject: Subject, rng: random.Random) -> _Found:
@@ -175,7 +171,7 @@ def _raises(subject: Subject, rng: random.Random) -> _Found:
 
 def _where(subject: Subject, rng: random.Random) -> _Found:
     # With its file in the question there would be nothing left to ask.
-    if subject.declared and "(in `" not in subject.named:
+    if subject.declared and subject.index.is_sole(subject.chunk):
         yield "where", "", subject.chunk.path, [subject.declared]
 
 
@@ -200,13 +196,16 @@ def _completion(subject: Subject, rng: random.Random) -> _Found:
         yield "completion", f"```python\n{facts.head}\n```", final, [body]
 
 
-def _calls(subject: Subject, index: Index) -> tuple[str, list[str]] | None:
-    callees = index.known_callees(subject.chunk)
-    if not callees or len(callees) > 5:
-        return None
-    lines = [subject.calling((c.symbol or "").rsplit(".", 1)[-1]) for c in callees]
-    if not all(lines):
-        return None
-    order = sorted(range(len(callees)), key=lambda i: subject.chunk.text.find(lines[i]))
-    names = [f"`{callees[i].symbol}`" for i in order]
-    return ", ".join(names), list(dict.fromkeys(lines[i] for i in order))
+def _calls(subject: Subject, rng: random.Random) -> _Found:
+    callees = subject.index.known_callees(subject.chunk)
+    if not callees or len(callees) > _MOST_CALLEES:
+        return
+    text = subject.chunk.text
+    lines = {f"`{c.symbol}`": subject.calling(last_name(c.symbol)) for c in callees}
+    order = sorted(lines, key=lambda name: text.find(lines[name]))
+    yield "calls", "", ", ".join(order), [lines[name] for name in order]
+
+
+_MAKERS = (
+    _purpose, _signature, _default, _returns, _raises, _where, _members, _completion, _calls,
+)  # fmt: skip

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from forge_cli.core.records import Chunk
-from forge_cli.raft.commits import is_commits, newest
+from forge_cli.raft.commits import newest
 from forge_cli.raft.index import Index, last_name
 from forge_cli.raft.questions import Ask, Subject, put
 from forge_cli.raft.spans import calling_line, find_span
@@ -14,32 +14,27 @@ from forge_cli.raft.spans import calling_line, find_span
 _MOST_CALLERS = 3
 
 
-def relate(
-    subject: Subject, shown: Sequence[Subject], index: Index, rng: random.Random
-) -> Iterator[Ask]:
+def relate(subject: Subject, shown: Sequence[Subject], rng: random.Random) -> Iterator[Ask]:
     """The questions about a definition that need the documents shown beside it."""
     for make in (_callers, _usage, _hop, _absent):
-        yield from make(subject, shown, index, rng)
+        yield from make(subject, shown, rng)
 
 
 def about_commits(document: Chunk, index: Index, rng: random.Random) -> Iterator[Ask]:
     """The question that a document of commits answers."""
-    subject = Subject(document, index)
-    if line := newest(document):
-        yield Ask(
-            "change", put("change", rng, subject), line, [line],
-            reason=f"Document [{{{document.id}}}] lists the commits that touched the file.",
-            absence=f"No document lists the commits of `{document.path}`.",
-        )  # fmt: skip
+    line = newest(document)
+    yield Ask(
+        "change", put("change", rng, Subject(document, index)), line, [line],
+        reason=f"Document [{{{document.id}}}] lists the commits that touched the file.",
+        absence=f"No document lists the commits of `{document.path}`.",
+    )  # fmt: skip
 
 
-def _callers(
-    subject: Subject, shown: Sequence[Subject], index: Index, rng: random.Random
-) -> Iterator[Ask]:
+def _callers(subject: Subject, shown: Sequence[Subject], rng: random.Random) -> Iterator[Ask]:
     """Who calls it, of the documents shown; nothing where one of them may or may not."""
     chunk, name = subject.chunk, last_name(subject.chunk.symbol)
-    callers = {caller.id for caller in index.callers.get(chunk.id, ())}
-    callers |= {tester.id for tester in index.testers.get(chunk.id, ())}
+    callers = {caller.id for caller in subject.index.callers.get(chunk.id, ())}
+    callers |= {tester.id for tester in subject.index.testers.get(chunk.id, ())}
     found: list[tuple[Subject, str]] = []
     for other in shown:
         if other.chunk.id == chunk.id:
@@ -60,11 +55,9 @@ def _callers(
         )  # fmt: skip
 
 
-def _usage(
-    subject: Subject, shown: Sequence[Subject], index: Index, rng: random.Random
-) -> Iterator[Ask]:
+def _usage(subject: Subject, shown: Sequence[Subject], rng: random.Random) -> Iterator[Ask]:
     name = last_name(subject.chunk.symbol)
-    testers = {tester.id for tester in index.testers.get(subject.chunk.id, ())}
+    testers = {tester.id for tester in subject.index.testers.get(subject.chunk.id, ())}
     for other in shown:
         if other.chunk.id in testers and (line := other.calling(name)):
             yield Ask(
@@ -77,11 +70,9 @@ def _usage(
             return
 
 
-def _hop(
-    subject: Subject, shown: Sequence[Subject], index: Index, rng: random.Random
-) -> Iterator[Ask]:
+def _hop(subject: Subject, shown: Sequence[Subject], rng: random.Random) -> Iterator[Ask]:
     """Two steps: what it calls, and what the code of that one says."""
-    callees = index.known_callees(subject.chunk)
+    callees = subject.index.known_callees(subject.chunk)
     if not callees or len(callees) != 1:
         return
     callee = next((other for other in shown if other.chunk.id == callees[0].id), None)
@@ -109,9 +100,7 @@ def _hop(
     )  # fmt: skip
 
 
-def _absent(
-    subject: Subject, shown: Sequence[Subject], index: Index, rng: random.Random
-) -> Iterator[Ask]:
+def _absent(subject: Subject, shown: Sequence[Subject], rng: random.Random) -> Iterator[Ask]:
     """A parameter that a neighbour has and this definition has not: the answer is a refusal."""
     if subject.facts is None or subject.facts.parameters is None or not subject.declared:
         return
@@ -130,6 +119,3 @@ def _absent(
             f"`{name}`.",
             always=True,
         )  # fmt: skip
-
-
-__all__ = ["about_commits", "is_commits", "relate"]

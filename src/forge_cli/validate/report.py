@@ -114,7 +114,7 @@ def quality_of(report: Report) -> float:
 
 
 def _positions(sound: Sequence[Example]) -> list[int]:
-    """Of the rows with one oracle among as many documents as most rows have."""
+    """Of the rows with one oracle in a context of the full size."""
     size = max((len(e.documents) for e in sound), default=0)
     counts = [0] * size
     for example in sound:

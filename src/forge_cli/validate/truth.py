@@ -160,13 +160,9 @@ def _completion(example: Example, about: Document) -> str | None:
     node = _function(about)
     if node is None:
         return None
-    try:
-        stated = ast.parse(textwrap.dedent(example.answer.final)).body
-    except SyntaxError:
-        # A body that returns or yields parses only inside a function.
-        stated = []
+    # What returns or yields parses only inside a function.
     wrapped = _parse(f"def f():\n{textwrap.indent(example.answer.final, '    ')}\n")
-    stated = wrapped.body if isinstance(wrapped, _Function) else stated
+    stated = wrapped.body if isinstance(wrapped, _Function) else []
     body = node.body[1:] if ast.get_docstring(node) is not None else node.body
     same = [ast.dump(n) for n in stated] == [ast.dump(n) for n in body]
     return None if same else "the body is not the function's"
