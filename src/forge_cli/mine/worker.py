@@ -102,8 +102,9 @@ def _mine(config: Config, task: Task) -> Found:
         return Found(path, _rejected(source, "language", why))
     try:
         chunks, tags = cut_file(
-            source, language, config.repo, config.max_chars, seconds=config.parse_seconds
-        )
+            source, language, config.repo, config.max_chars,
+            calls=config.links, seconds=config.parse_seconds,
+        )  # fmt: skip
     except (RecursionError, ValueError) as error:
         return Found(path, _rejected(source, "parse", f"the grammar failed: {error}"))
     if not _covers(chunks, source.data):
