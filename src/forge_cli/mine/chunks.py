@@ -65,7 +65,8 @@ def _cells(
     for segment in segments:
         piece = Piece(segment.start, segment.end, segment.kind, None, "gap")
         ranges = cut(source.data, piece.start, piece.end, limit, starts, {})
-        header = header_for(None, "", tags, segment.source, segment.language)
+        code = segment.source.encode("utf-8", "replace")
+        header = header_for(None, "", tags, code, segment.language)
         for chunk in _chunks(source, "notebook", repo, Tags(), piece, ranges, starts):
             inside = set(words(_ESCAPE.sub(" ", chunk.text).encode()))
             called = [name for name in segment.calls if name.encode() in inside]
@@ -126,7 +127,9 @@ def _chunks(
     if kind == "module" and languages()[language].prose:
         kind = "text"
     for part, (start, end) in enumerate(ranges, 1):
-        text = source.data[start:end].decode("utf-8")
+        raw = source.data[start:end]
+        text = raw.decode("utf-8")
+        within = owner.definition if owner else None
         repeated = facts.signature if part > 1 else ""
         yield Chunk(
             id=content_id(source.path, start, text),
@@ -141,7 +144,7 @@ def _chunks(
             symbol=unit.symbol if unit else None,
             signature=facts.signature or None,
             docstring=facts.docstring or None,
-            header=header_for(owner.definition if owner else None, repeated, tags, text, language),
+            header=header_for(within, repeated, tags, raw, language),
             text=text,
             part=part,
             parts=len(ranges),
