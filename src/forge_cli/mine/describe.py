@@ -121,7 +121,7 @@ def _body(node: Any, depth: int) -> Any:
 
 def _python_docstring(node: Any, data: bytes) -> str:
     body = node.child_by_field_name("body")
-    first = body.named_child(0) if body else None
+    first = body.named_child(0) if body and body.named_child_count else None
     while first is not None and first.type == "comment":
         first = first.next_named_sibling
     # Grammar versions differ in whether an expression statement wraps the string.
