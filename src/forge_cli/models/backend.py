@@ -79,7 +79,26 @@ def _site_file(folder: str, pattern: str) -> Path:
     raise OSError(f"{folder}/{pattern} not found beside mlx")
 
 
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed for the next array instead of giving it back.
+
+    MLX on the CPU asks for each array anew. Large ones come as fresh pages from the system,
+    and to touch them first costs five times as much as a sum over the array
+    (`benchmarks/train_kernels.py`).
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        return  # a C library that is not glibc
+    # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h.
+    for option, value in ((-8, 1), (-3, 1 << 30), (-1, (1 << 31) - 1)):
+        mallopt(option, value)
+
+
 BLAS = preload_blas()
+keep_freed_memory()
 
 import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402
