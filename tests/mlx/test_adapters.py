@@ -145,7 +145,7 @@ def test_a_checkpoint_keeps_every_bit(tmp_path: Path) -> None:
     loss = nn.value_and_grad(model, lambda m: m(mx.array([IDS])).square().mean())
     optimiser.update(model, loss(model)[1])
     progress = checkpoint.Progress(7, [(0, 1.5), (4, 0.1 + 0.2)], max_tokens=9, rows="abc")
-    partial = Partial(2, 0.1 + 0.2, 7.0, 30, 7, 0.5, {"x": [mx.ones((2, 3)) / 3]})
+    partial = Partial(2, 0.1 + 0.2, 7.0, 30, 7, 0.5, {"x.0": mx.ones((2, 3)) / 3})
     mx.random.seed(3)
     mx.random.normal((5,))
     given = checkpoint.State(adapter_arrays(model), optimiser.state, progress, partial)
@@ -157,9 +157,8 @@ def test_a_checkpoint_keeps_every_bit(tmp_path: Path) -> None:
     arrays, state, again = back.adapters, back.optimiser, back.progress
     assert again == progress and (again.best_loss, again.best_step) == (0.1 + 0.2, 4)
     assert again.validated == 4
-    sums = back.partial.gradients["x"][0]
-    assert mx.array_equal(sums, partial.gradients["x"][0])
-    assert replace(back.partial, gradients=None) == replace(partial, gradients=None)
+    assert mx.array_equal(back.partial.gradients["x.0"], partial.gradients["x.0"])
+    assert replace(back.partial, gradients={}) == replace(partial, gradients={})
     expected = adapter_arrays(model)
     assert set(arrays) == set(expected)
     assert all(mx.array_equal(arrays[name], expected[name]) for name in arrays)
@@ -172,7 +171,7 @@ def test_a_checkpoint_keeps_every_bit(tmp_path: Path) -> None:
     start = checkpoint.Progress()
     checkpoint.save(tmp_path / "c.safetensors", checkpoint.State(expected, optimiser.state, start))
     back = checkpoint.load(tmp_path / "c.safetensors")
-    assert back.progress.best_loss == float("inf") and back.partial.gradients is None
+    assert back.progress.best_loss == float("inf") and back.partial.gradients == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors", b"\xff" * 64])

@@ -88,13 +88,12 @@ def save(path: Path, state: State) -> None:
 
     arrays = {f"adapter/{name}": value for name, value in state.adapters.items()}
     arrays |= {f"optimiser/{name}": value for name, value in tree_flatten(state.optimiser)}
-    gradients = state.partial.gradients or {}
-    arrays |= {f"gradient/{name}": value for name, value in tree_flatten(gradients)}
+    arrays |= {f"gradient/{name}": value for name, value in state.partial.gradients.items()}
     arrays["random"] = random_state() if state.random is None else state.random
     # JSON keeps every bit of a float, as repr does.
     metadata = {
         "progress": json.dumps(asdict(state.progress)),
-        "partial": json.dumps(vars(replace(state.partial, gradients=None))),
+        "partial": json.dumps(vars(replace(state.partial, gradients={}))),
     }
     with atomic_file(path) as stream:
         # Sorted, so that the same state makes the same bytes.
@@ -128,9 +127,7 @@ def load(path: Path) -> State:
     def part(prefix: str) -> dict[str, mx.array]:
         return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
-    gradients = part("gradient/")
-    if gradients:
-        partial = replace(partial, gradients=tree_unflatten(list(gradients.items())))
+    partial = replace(partial, gradients=part("gradient/"))
     optimiser = tree_unflatten(list(part("optimiser/").items()))
     return State(part("adapter/"), optimiser, progress, partial, random)
 

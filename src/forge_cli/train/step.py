@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from forge_cli.core.errors import ForgeError
@@ -29,7 +29,7 @@ class Partial:
 
     Attributes:
         loss, count: sums of the losses and of the tokens that they are of.
-        gradients: tree of sums, float32 (None before the first batch).
+        gradients: sums by name of the array, float32 (none before the first batch).
     """
 
     done: int = 0
@@ -38,7 +38,7 @@ class Partial:
     tokens: int = 0
     supervised: int = 0
     seconds: float = 0.0
-    gradients: Any = None
+    gradients: dict[str, mx.array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,15 +133,16 @@ class Stepper:
         return self.peak_bytes
 
     def _add(self, batch: Batch, number: int) -> None:
-        from mlx.utils import tree_map
+        from mlx.utils import tree_flatten
 
         started, was = time.perf_counter(), self.partial
         loss, count, tokens, gradients = 0.0, 0.0, 0, was.gradients
         for part in self.split(batch, self.max_tokens) if self.max_tokens else [batch]:
             with self.around(batch, number, was.done):
                 (own, of), found = self._gradients(self.model, part.data)
-            found = tree_map(lambda g: g.astype(mx.float32), found)
-            gradients = tree_map(mx.add, gradients, found) if gradients else found
+            # Contiguous as a checkpoint's are: sums over another layout round differently.
+            flat = {k: mx.contiguous(v.astype(mx.float32)) for k, v in tree_flatten(found)}
+            gradients = {k: gradients[k] + v for k, v in flat.items()} if gradients else flat
             mx.eval(own, of, gradients)
             loss, count, tokens = loss + own.item(), count + of.item(), tokens + part.tokens
             self._largest = max(self._largest, (part.tokens, len(part.ids)))
@@ -165,21 +166,18 @@ class Stepper:
 
     def _update(self, batches: Sequence[Batch], number: int, rate: float) -> float:
         import mlx.optimizers as optim
-        from mlx.utils import tree_map
+        from mlx.utils import tree_flatten, tree_unflatten
 
-        count = self.partial.count
-        mean = tree_map(
-            lambda g, p: (g / count).astype(p.dtype),
-            self.partial.gradients,
-            self.model.trainable_parameters(),
-        )
+        count, sums = self.partial.count, self.partial.gradients
+        arrays = dict(tree_flatten(self.model.trainable_parameters()))
+        mean = {name: (sums[name] / count).astype(arrays[name].dtype) for name in arrays}
         mean, norm = optim.clip_grad_norm(mean, self.clip)
         mx.eval(mean, norm)
         if not math.isfinite(norm.item()):
             raise _not_a_number(number, "gradient of the loss", batches)
         self.updating = True
         self.optimiser.learning_rate = rate
-        self.optimiser.update(self.model, mean)
+        self.optimiser.update(self.model, tree_unflatten(list(mean.items())))
         mx.eval(self.model.trainable_parameters(), self.optimiser.state)
         return float(norm.item())
 
