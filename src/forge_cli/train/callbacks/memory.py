@@ -37,23 +37,24 @@ class Memory(Callback):
             run.reporter.warn(
                 f"step {step.step} needed {_gb(step.step_bytes)} of {_gb(self.limit)} of memory"
             )
+        if step.step_bytes > self.limit and step.largest_rows == 1:
+            raise Abort(
+                f"step {step.step} needed {_gb(step.step_bytes)} of memory, {_gb(self.limit)} "
+                "are allowed, and its rows already run one by one",
+                "the checkpoint is saved; close other programs or raise memory_limit and run the "
+                "same command, or start over with gradient_checkpointing or smaller rows",
+            )
         resident = mx.get_active_memory()
-        each = max(0, step.step_bytes - resident) / max(1, step.largest_tokens)
+        each = max(1, step.step_bytes - resident) / max(1, step.largest_tokens)
         at_most = run.progress.max_tokens or run.largest_tokens
-        if resident + each * at_most > self.high_bytes and step.largest_rows > 1:
+        parts_can_shrink = step.largest_rows > 1 or at_most > step.largest_tokens
+        if resident + each * at_most > self.high_bytes and parts_can_shrink:
             room = int(max(0, self.high_bytes - resident) / each)
             # At least halved each time, so that few steps suffice where the guess is off.
             run.progress.max_tokens = max(1, min(room, at_most // 2))
             run.reporter.warn(
                 f"memory: a batch of {at_most} tokens would need more than {_gb(self.high_bytes)}: "
                 f"from now on at most {run.progress.max_tokens} tokens run at once (same result)"
-            )
-        elif step.step_bytes > self.limit:
-            raise Abort(
-                f"step {step.step} needed {_gb(step.step_bytes)} of memory, {_gb(self.limit)} "
-                "are allowed, and its rows already run one by one",
-                "the checkpoint is saved; close other programs or raise memory_limit and run the "
-                "same command, or start over with gradient_checkpointing or smaller rows",
             )
 
 
