@@ -2,7 +2,8 @@
 
 A tiny random model is trained by `tests/victim.py`: PiSSA on 4 bits, two batches a step, NEFTune
 noise, a checkpoint after every step. One run goes through undisturbed; each of the others is
-killed from outside at a moment drawn evenly over the undisturbed run's time, and started again.
+killed from outside, at a moment drawn evenly over the time that the undisturbed one took from its
+first file on, and started again.
 """
 
 from __future__ import annotations
@@ -21,14 +22,22 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 KILLS = 20
+STEPS = 40
 SEED = 0
 
 
 def start(model: Path, out: Path) -> subprocess.Popen[bytes]:
     """A training process."""
-    args = [sys.executable, str(ROOT / "tests" / "victim.py"), str(model), str(out)]
+    args = [sys.executable, str(ROOT / "tests" / "victim.py"), str(model), str(out), "", str(STEPS)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(args, env=env, stderr=subprocess.PIPE)
+
+
+def wait_for_files(process: subprocess.Popen[bytes], out: Path) -> float:
+    """The time when the first file stands in the run directory."""
+    while process.poll() is None and not out.exists():
+        time.sleep(0.002)
+    return time.monotonic()
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
@@ -65,8 +74,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         model = save_model(place / "model")
-        started = time.monotonic()
-        finish(start(model, place / "whole"))
+        process = start(model, place / "whole")
+        started = wait_for_files(process, place / "whole")
+        finish(process)
         whole = time.monotonic() - started
         want = digest(place / "whole")
         print(f"undisturbed: {whole:.2f} s, SHA-256 {want[:12]}")
@@ -74,6 +84,7 @@ def main() -> None:
         for number in range(1, KILLS + 1):
             out, after = place / f"run-{number}", moments.uniform(0.0, whole)
             process = start(model, out)
+            wait_for_files(process, out)
             time.sleep(after)
             process.kill()
             process.communicate()

@@ -1,6 +1,6 @@
 """A process that trains a tiny model and, when told to, kills itself on the way.
 
-    python tests/victim.py MODEL RUN [ops:K | step:K]
+    python tests/victim.py MODEL RUN [ops:K | step:K | ""] [STEPS]
 
 ops:K is right before the K-th change of a file in the run directory (open to write, rename,
 delete …), step:K in the middle of the K-th step. It dies of SIGKILL: nothing is cleaned up.
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from forge_cli import train
-from forge_cli.train import step as steps
+from forge_cli.train.step import Stepper
 from tiny_train import examples
 
 SETTINGS = {
@@ -44,17 +44,17 @@ def kill_at_operation(out: Path, count: int) -> None:
 
 def kill_at_step(count: int) -> None:
     """Die in the `count`-th step, once its gradients are there and before they are applied."""
-    real = steps.Stepper._update
+    real = Stepper._update
     seen = 0
 
-    def update(self: steps.Stepper, *args: object) -> float:
+    def update(self: Stepper, *args: object) -> float:
         nonlocal seen
         seen += 1
         if seen == count:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(self, *args)  # type: ignore[arg-type]
 
-    steps.Stepper._update = update  # type: ignore[method-assign,assignment]
+    Stepper._update = update  # type: ignore[method-assign,assignment]
 
 
 def main() -> None:
@@ -65,7 +65,9 @@ def main() -> None:
         kill_at_operation(out, int(count))
     elif kind == "step":
         kill_at_step(int(count))
-    train.run(examples(), out=out, model=model, **SETTINGS)  # type: ignore[arg-type]
+    steps = int(sys.argv[4]) if len(sys.argv) > 4 else SETTINGS["steps"]
+    settings = SETTINGS | {"steps": steps}
+    train.run(examples(), out=out, model=model, **settings)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
