@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -234,7 +235,9 @@ def _train_settings(s: Settings) -> dict[str, Any]:
     names = (
         "model", "init", "rank", "alpha", "bits", "group_size", "targets", "layers", "steps",
         "epochs", "learning_rate", "warmup", "weight_decay", "clip", "valid_every", "valid_rows",
-        "max_tokens", "seed",
+        "max_tokens", "seed", "optimiser", "schedule", "decay", "accumulate", "neftune",
+        "gradient_checkpointing", "memory_limit", "save_every", "keep_last", "patience",
+        "min_delta", "sample_every", "sample_rows", "track",
     )  # fmt: skip
     return {name: getattr(s, name) for name in names}
 
@@ -353,13 +356,13 @@ def plan(source: str, resolved: Resolved, reporter: Reporter, *, need_end: bool 
         _check_splits(examples, source)
     rows = [e for e in examples if e.split == "train"]
     contexts = len({e.context_id for e in rows})
-    steps = s.steps or max(1, round(contexts * s.epochs))
+    steps = s.steps or max(1, math.ceil(round(contexts * s.epochs) / s.accumulate))
     for key, origin in resolved.origins.items():
         if origin != "default":
             reporter.note(f"{key}: {getattr(s, key)} ({origin})")
     reporter.note(
         f"would train {s.model} ({s.bits}-bit, {s.init}, rank {s.rank}) on {len(rows)} rows in "
-        f"{contexts} contexts for about {steps} steps, one context a step; nothing was written"
+        f"{contexts} contexts for about {steps} steps of {s.accumulate}; nothing was written"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.optimizers as optim
@@ -26,6 +27,7 @@ from forge_cli.models.load import load_dense
 from forge_cli.models.quantise import dense_weight, logical_shape, quantise_model, round_trip
 from forge_cli.train import checkpoint
 from forge_cli.train.initial import start_adapters
+from forge_cli.train.step import Partial
 from tiny_train import logits, random_model, save_model
 
 IDS = list(range(4, 40))
@@ -142,10 +144,21 @@ def test_a_checkpoint_keeps_every_bit(tmp_path: Path) -> None:
     optimiser = optim.AdamW(learning_rate=1e-3)
     loss = nn.value_and_grad(model, lambda m: m(mx.array([IDS])).square().mean())
     optimiser.update(model, loss(model)[1])
-    progress = checkpoint.Progress(step=7, best_loss=0.1 + 0.2, best_step=4, validated=4)
-    checkpoint.save(tmp_path / "c.safetensors", adapter_arrays(model), optimiser, progress)
-    arrays, state, again = checkpoint.load(tmp_path / "c.safetensors")
-    assert again == progress
+    progress = checkpoint.Progress(7, [(0, 1.5), (4, 0.1 + 0.2)], max_tokens=9, rows="abc")
+    partial = Partial(2, 0.1 + 0.2, 7.0, 30, 7, 0.5, {"x.0": mx.ones((2, 3)) / 3})
+    mx.random.seed(3)
+    mx.random.normal((5,))
+    given = checkpoint.State(adapter_arrays(model), optimiser.state, progress, partial)
+    checkpoint.save(tmp_path / "c.safetensors", given)
+    drawn = mx.random.normal((5,))
+    back = checkpoint.load(tmp_path / "c.safetensors")
+    back.restore_random()
+    assert mx.array_equal(mx.random.normal((5,)), drawn)
+    arrays, state, again = back.adapters, back.optimiser, back.progress
+    assert again == progress and (again.best_loss, again.best_step) == (0.1 + 0.2, 4)
+    assert again.validated == 4
+    assert mx.array_equal(back.partial.gradients["x.0"], partial.gradients["x.0"])
+    assert replace(back.partial, gradients={}) == replace(partial, gradients={})
     expected = adapter_arrays(model)
     assert set(arrays) == set(expected)
     assert all(mx.array_equal(arrays[name], expected[name]) for name in arrays)
@@ -156,8 +169,9 @@ def test_a_checkpoint_keeps_every_bit(tmp_path: Path) -> None:
     assert all(mx.array_equal(ours[name], theirs[name]) for name in ours)
     assert [file.name for file in tmp_path.iterdir()] == ["c.safetensors"]
     start = checkpoint.Progress()
-    checkpoint.save(tmp_path / "c.safetensors", expected, optimiser, start)
-    assert checkpoint.load(tmp_path / "c.safetensors")[2].best_loss == float("inf")
+    checkpoint.save(tmp_path / "c.safetensors", checkpoint.State(expected, optimiser.state, start))
+    back = checkpoint.load(tmp_path / "c.safetensors")
+    assert back.progress.best_loss == float("inf") and back.partial.gradients == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors", b"\xff" * 64])

@@ -23,6 +23,7 @@ from forge_cli.models.adapters import (
 from forge_cli.models.backend import mx
 from forge_cli.models.load import load_dense
 from forge_cli.train.batches import make_groups, order
+from forge_cli.train.checkpoint import checkpoints, path_of
 from forge_cli.train.loop import Schedule, mean_loss
 from tiny_train import example, examples, logits, save_model
 
@@ -88,25 +89,22 @@ def strange(row: Example) -> Example:
 
 @pytest.mark.parametrize("init,bits", [("pissa", 4), ("pissa", 8), ("pissa", 16), ("lora", 4)])
 def test_the_stored_adapters_are_the_model_that_was_trained(
-    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, init: str, bits: int
+    tmp_path: Path, model: str, init: str, bits: int
 ) -> None:
-    from forge_cli.train import loop
+    from forge_cli.train.callbacks import Callback, Run, Validation
 
-    seen: list[tuple[float, np.ndarray]] = []
-    kept = loop._validate
+    seen: list[np.ndarray] = []
 
-    def watch(given: loop.Loop, progress: loop.Progress) -> None:
-        kept(given, progress)
-        seen.append((progress.best_loss, logits(given.model, IDS)))
+    class Watch(Callback):
+        def on_validation(self, run: Run, validation: Validation) -> None:
+            seen.append(logits(run.model, IDS))
 
-    monkeypatch.setattr(loop, "_validate", watch)
-    result = train.run(
-        examples(), out=tmp_path, model=model, init=init, bits=bits, **SETTINGS | {"steps": 4}
-    )
+    settings = SETTINGS | {"steps": 4, "callbacks": [Watch()]}
+    result = train.run(examples(), out=tmp_path, model=model, init=init, bits=bits, **settings)
     assert result.best_step == 4
     tuned = load_tuned(result.adapters)
-    assert np.array_equal(logits(tuned.model, IDS), seen[-1][1])
-    assert not np.array_equal(seen[0][1], seen[-1][1])
+    assert np.array_equal(logits(tuned.model, IDS), seen[-1])
+    assert not np.array_equal(seen[0], seen[-1])
     config = json.loads((result.adapters / "config.json").read_text())
     assert (config["init"], config["bits"], config["rank"]) == (init, bits, 4)
     assert (result.adapters / "initial.safetensors").exists() == (init == "pissa")
@@ -160,15 +158,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: str) -> dict[str, Pat
 
 
 def same_files(one: Path, two: Path) -> None:
-    for name in ("adapters/adapters.safetensors", "checkpoints/latest.safetensors"):
-        a, b = load_arrays(one / name), load_arrays(two / name)
-        assert set(a) == set(b)
-        assert all(mx.array_equal(a[key], b[key]).item() for key in a), name
-    assert (one / "adapters/config.json").read_text() == (two / "adapters/config.json").read_text()
+    names = ["adapters/adapters.safetensors", "adapters/config.json"]
+    names += [f"checkpoints/{newest(one).name}"]
+    for name in names:
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def newest(out: Path) -> Path:
+    return checkpoints(out / "checkpoints")[-1]
 
 
 def what_was_computed(out: Path) -> list[dict[str, Any]]:
-    measured = {"seconds", "valid_seconds", "peak_bytes"}
+    measured = {"seconds", "valid_seconds", "peak_bytes", "step_bytes"}
     return [{k: v for k, v in row.items() if k not in measured} for row in rows_of(out)]
 
 
@@ -195,10 +196,12 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     settings = SETTINGS | {"out": tmp_path, "model": model}
     with pytest.raises(KeyboardInterrupt):
         train.run(examples(), reporter=Interrupt(4), **settings)
-    early = (tmp_path / "checkpoints/latest.safetensors").read_bytes()
+    early = newest(tmp_path).read_bytes()
     train.run(examples(), **settings)
     # What a killed process leaves: an old checkpoint, later rows, the last one torn.
-    (tmp_path / "checkpoints/latest.safetensors").write_bytes(early)
+    for file in checkpoints(tmp_path / "checkpoints"):
+        file.unlink()
+    path_of(tmp_path / "checkpoints", 4).write_bytes(early)
     with open(tmp_path / "metrics.jsonl", "a") as stream:
         stream.write('{"step": 13, "lo')
     train.run(examples(), **settings)
@@ -246,15 +249,16 @@ def test_another_rank_does_not_take_up_the_run(tmp_path: Path, model: str) -> No
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path, model: str) -> None:
     train.run(examples(), out=tmp_path, model=model, **SETTINGS | {"steps": 1})
-    file = tmp_path / "checkpoints/latest.safetensors"
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ForgeError, match=r"latest\.safetensors: not a usable checkpoint"):
+    for file in checkpoints(tmp_path / "checkpoints"):
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ForgeError, match=r"step-00000001\.safetensors: not a usable checkpoint"):
         train.run(examples(), out=tmp_path, model=model, **SETTINGS | {"steps": 1})
 
 
 def test_what_another_run_left_is_not_subtracted(tmp_path: Path, model: str) -> None:
     train.run(examples(), out=tmp_path, model=model, **SETTINGS | {"steps": 1})
-    (tmp_path / "checkpoints/latest.safetensors").unlink()
+    for file in checkpoints(tmp_path / "checkpoints"):
+        file.unlink()
     train.run(examples(), out=tmp_path, model=model, init="lora", **SETTINGS | {"steps": 1})
     assert load_initial(tmp_path / "adapters") == {}
 
@@ -273,7 +277,7 @@ def test_a_loss_that_is_no_number_stops_training(tmp_path: Path, model: str) -> 
     with pytest.raises(ForgeError, match=r"step 2: .* not a number") as error:
         train.run(examples(), out=tmp_path / "wild", model=model, **wild)
     assert "learning_rate" in error.value.hint
-    assert (tmp_path / "wild/checkpoints/latest.safetensors").exists()
+    assert newest(tmp_path / "wild").name == "step-00000000.safetensors"
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])

@@ -33,6 +33,12 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the rows.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    optimiser: Annotated[str | None, typer.Option(help="adamw, adafactor, lion or muon.")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Batches that make one step.")] = None,
+    save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
+    track: Annotated[
+        list[str] | None, typer.Option(help="Also log to tensorboard, wandb, mlflow; repeatable.")
+    ] = None,
     max_chars: Annotated[int | None, typer.Option(help="Largest chunk, in bytes.")] = None,
     distractors: Annotated[int | None, typer.Option(help="Beside each oracle document.")] = None,
     answer_rows: Annotated[int | None, typer.Option(help="Test rows to answer.")] = None,
@@ -64,6 +70,10 @@ def train(
         "steps": steps,
         "epochs": epochs,
         "learning_rate": learning_rate,
+        "optimiser": optimiser,
+        "accumulate": accumulate,
+        "save_every": save_every,
+        "track": track,
         "max_chars": max_chars,
         "distractors": distractors,
         "answer_rows": answer_rows,

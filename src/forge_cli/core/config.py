@@ -22,6 +22,9 @@ from forge_cli.core.errors import UsageError
 Init = Literal["pissa", "lora"]
 Suite = Literal["raft"]
 Quant = Literal["f16", "q8_0", "q4_k_m"]
+OptimiserName = Literal["adamw", "adafactor", "lion", "muon"]
+ScheduleName = Literal["cosine", "linear", "constant", "wsd"]
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
 class Settings(BaseModel):
@@ -89,11 +92,37 @@ class Settings(BaseModel):
     steps: int | None = Field(None, ge=1, description="optimiser steps (none: by epochs)")
     epochs: float = Field(1.0, gt=0, description="passes over the training examples")
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate")
+    optimiser: OptimiserName = Field("adamw", description="what turns gradients into updates")
+    schedule: ScheduleName = Field("cosine", description="learning rate after the warm-up")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
+    decay: float = Field(0.2, ge=0, le=1, description="share of the steps that fall, under wsd")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of the optimiser")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    accumulate: int = Field(1, ge=1, description="batches that make one step together")
+    neftune: float = Field(0.0, ge=0, description="NEFTune noise alpha on embeddings (0: none)")
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again instead of keeping them: less memory"
+    )
+    memory_limit: float | None = Field(
+        None, gt=0, description="gigabytes to train in (none: what is free at the start)"
+    )
     valid_every: int = Field(20, ge=1, description="steps between validations")
     valid_rows: int = Field(24, ge=1, description="rows of the fixed validation set")
+    save_every: int = Field(
+        0, ge=0, description="steps between checkpoints, besides one at each validation (0: none)"
+    )
+    keep_last: int = Field(2, ge=1, description="checkpoints to keep, besides the best one")
+    patience: int = Field(
+        0, ge=0, description="stop after so many validations without a better loss (0: never)"
+    )
+    min_delta: float = Field(0.0, ge=0, description="what counts as better, in nats")
+    sample_every: int = Field(
+        0, ge=0, description="validations between samples in samples.jsonl (0: none)"
+    )
+    sample_rows: int = Field(3, ge=1, description="validation prompts to answer for a sample")
+    track: list[Tracker] = Field(
+        default_factory=list, description="also log to tensorboard, wandb or mlflow"
+    )
 
     suite: list[Suite] = Field(["raft"], description="eval suites")
     eval_rows: int = Field(200, ge=1, description="test rows for the loss, at the most")
@@ -108,7 +137,8 @@ class Settings(BaseModel):
 # Not part of what a run *is*: the same run directory may be taken up with other values.
 RUNTIME = {
     "jobs", "cache", "teacher_url", "teacher_jobs", "teacher_timeout", "teacher_price", "host",
-    "quant", "parity", "suite", "min_examples", "max_rejects", "min_quality",
+    "quant", "parity", "suite", "min_examples", "max_rejects", "min_quality", "memory_limit",
+    "save_every", "keep_last", "track",
 }  # fmt: skip
 _ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_RECIPE"}
 

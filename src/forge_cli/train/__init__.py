@@ -9,6 +9,26 @@ from pathlib import Path
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.records import Example
+from forge_cli.models.adapters import (
+    AdapterConfig,
+    adapter_arrays,
+    load_initial,
+    residual_hash,
+    save_adapters,
+)
+from forge_cli.models.backend import device_memory, mx
+from forge_cli.models.load import load_dense
+from forge_cli.train.batches import make_groups
+from forge_cli.train.callbacks import Callback, make_callbacks
+from forge_cli.train.checkpoint import checkpoints
+from forge_cli.train.gradient_checkpointing import checkpoint_blocks
+from forge_cli.train.initial import start_adapters
+from forge_cli.train.loop import Loop, fit
+from forge_cli.train.micro_batches import as_batches, group_loss, plan_steps
+from forge_cli.train.neftune import Neftune
+from forge_cli.train.optimisers import make_optimiser
+from forge_cli.train.schedules import Kind, Schedule
+from forge_cli.train.step import nothing
 
 
 @dataclass(frozen=True)
@@ -43,30 +63,33 @@ def run(
     valid_rows: int = 24,
     max_tokens: int = 2048,
     seed: int = 0,
+    optimiser: str = "adamw",
+    schedule: Kind = "cosine",
+    decay: float = 0.2,
+    accumulate: int = 1,
+    neftune: float = 0.0,
+    gradient_checkpointing: bool = False,
+    memory_limit: float | None = None,
+    save_every: int = 0,
+    keep_last: int = 2,
+    patience: int = 0,
+    min_delta: float = 0.0,
+    sample_every: int = 0,
+    sample_rows: int = 3,
+    track: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
     reporter: Reporter = SILENT,
 ) -> TrainResult:
     """Train on the rows of split "train"; the best on split "valid" is kept in `out`/adapters.
 
-    Writes `out`/metrics.jsonl, `out`/checkpoints/latest.safetensors and `out`/adapters/.
-    Run again with the same values it resumes.
+    Writes metrics.jsonl, report.html, checkpoints/ and adapters/ into `out`.
+    Run again with the same values it resumes. `callbacks` come after Forge's own.
 
     Raises:
+        UsageError: an unknown optimiser or tracker, or a tracker that is not installed.
         ForgeError: no training or validation rows, a row that is too long, a loss that is
-            not a number, a model that cannot be loaded.
+            not a number, a model that cannot be loaded, too little memory.
     """
-    from forge_cli.models.adapters import (
-        AdapterConfig,
-        adapter_arrays,
-        load_initial,
-        residual_hash,
-        save_adapters,
-    )
-    from forge_cli.models.backend import mx
-    from forge_cli.models.load import load_dense
-    from forge_cli.train.batches import make_groups
-    from forge_cli.train.initial import start_adapters
-    from forge_cli.train.loop import Loop, Schedule, fit
-
     train = [e for e in examples if e.split == "train"]
     valid = [e for e in examples if e.split == "valid"][:valid_rows]
     if not train or not valid:
@@ -75,38 +98,52 @@ def run(
             "run forge validate first; a very small repository has too few files to split",
         )
     mx.reset_peak_memory()
+    mx.random.seed(seed)
+    memory_bytes = int(memory_limit * 1e9) if memory_limit else device_memory()
     loaded = load_dense(model, reporter=reporter)
     groups = make_groups(train, loaded.tokenizer, max_tokens=max_tokens)
-    steps = steps or max(1, round(len(groups) * epochs))
+    plan = plan_steps(
+        as_batches(groups, train), steps=steps, epochs=epochs, accumulate=accumulate, seed=seed
+    )
     config = AdapterConfig(
         model=model, init=init, rank=rank, alpha=alpha or float(rank), bits=bits,
         group_size=group_size, modules=[],
     )  # fmt: skip
-    folder, latest = out / "adapters", out / "checkpoints" / "latest.safetensors"
+    folder = out / "adapters"
     config, initial = start_adapters(
         loaded.model, config, targets=list(targets), layers=layers, seed=seed,
-        initial=load_initial(folder) if latest.exists() else {}, reporter=reporter,
+        initial=load_initial(folder) if checkpoints(out / "checkpoints") else {},
+        reporter=reporter,
     )  # fmt: skip
     config = replace(config, residual_sha256=residual_hash(loaded.model) if initial else "")
-    latest.parent.mkdir(parents=True, exist_ok=True)
+    if gradient_checkpointing:
+        checkpoint_blocks(loaded.model)
     reporter.note(
-        f"{len(train)} rows in {len(groups)} contexts, {steps} steps, "
+        f"{len(train)} rows in {len(groups)} contexts, {len(plan)} steps, "
         f"{len(config.modules)} adapters of rank {rank} ({init})"
     )
+    own = make_callbacks(
+        loaded, valid,
+        lambda: save_adapters(folder, config, adapter_arrays(loaded.model), initial),
+        title=f"{out.name}: {init}, rank {rank}", memory_bytes=memory_bytes, patience=patience,
+        min_delta=min_delta, sample_every=sample_every, sample_rows=sample_rows, track=track,
+    )  # fmt: skip
     progress = fit(
         Loop(
             model=loaded.model,
-            train=groups,
-            valid=make_groups(valid, loaded.tokenizer, max_tokens=max_tokens),
-            schedule=Schedule(learning_rate, steps, warmup),
-            weight_decay=weight_decay,
+            loss=group_loss,
+            plan=plan,
+            valid=as_batches(make_groups(valid, loaded.tokenizer, max_tokens=max_tokens), valid),
+            optimiser=make_optimiser(optimiser, loaded.model, weight_decay=weight_decay),
+            schedule=Schedule(learning_rate, len(plan), warmup, schedule, decay),
             clip=clip,
-            seed=seed,
             valid_every=valid_every,
-            checkpoint=latest,
-            metrics=out / "metrics.jsonl",
-            keep_best=lambda: save_adapters(folder, config, adapter_arrays(loaded.model), initial),
+            out=out,
             reporter=reporter,
+            callbacks=[*own, *callbacks],
+            save_every=save_every,
+            keep_last=keep_last,
+            around=Neftune(loaded.model, neftune, seed) if neftune else nothing,
         )
     )
     return TrainResult(progress.step, progress.best_step, progress.best_loss, folder)

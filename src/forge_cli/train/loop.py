@@ -1,232 +1,242 @@
-"""The training loop: one context group a step, AdamW, warm-up and cosine, best kept."""
+"""The training loop: steps, validations, checkpoints; exact when it is interrupted."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import Reporter, Task
-from forge_cli.core.jsonl import atomic_file
 from forge_cli.models.adapters import adapter_arrays
 from forge_cli.models.backend import mx, nn
-from forge_cli.models.shared_context import Group, token_losses
 from forge_cli.train import checkpoint
-from forge_cli.train.batches import order
-from forge_cli.train.checkpoint import Progress
+from forge_cli.train.callbacks.protocol import Abort, Callback, Run, Validation
+from forge_cli.train.checkpoint import Progress, State
+from forge_cli.train.micro_batches import Batch, Loss, group_loss, split_batch
+from forge_cli.train.schedules import Schedule
+from forge_cli.train.step import Around, Step, Stepper, nothing
 
-
-@dataclass(frozen=True)
-class Schedule:
-    """Linear warm-up over `warmup` of the steps, then a cosine to zero."""
-
-    peak: float
-    steps: int
-    warmup: float
-
-    def __call__(self, step: int) -> float:
-        """The learning rate of step `step`, counted from 0."""
-        rise = max(1, round(self.steps * self.warmup))
-        if step < rise:
-            return self.peak * (step + 1) / rise
-        done = (step - rise) / max(1, self.steps - rise)
-        return self.peak * 0.5 * (1 + math.cos(math.pi * done))
+__all__ = ["Loop", "Schedule", "fit", "mean_loss"]
 
 
 @dataclass
 class Loop:
-    """All that `fit` needs; nothing in it is a setting of the command line."""
+    """All that `fit` needs; nothing in it is a setting of the command line.
+
+    Attributes:
+        plan: the batches of each optimiser step.
+        valid: the fixed batches to validate on.
+        out: the run directory; checkpoints go to its checkpoints/.
+        save_every: steps between checkpoints, besides those after validations (0: none).
+        keep_last: checkpoints to keep, besides that of the best step.
+        split: cuts a batch into parts of at most so many tokens.
+        around: what surrounds each forward pass of training, such as noise.
+    """
 
     model: nn.Module
-    train: Sequence[Group]
-    valid: Sequence[Group]
+    loss: Loss
+    plan: Sequence[Sequence[Batch]]
+    valid: Sequence[Batch]
+    optimiser: Any
     schedule: Schedule
-    weight_decay: float
     clip: float
-    seed: int
     valid_every: int
-    checkpoint: Path
-    metrics: Path
-    keep_best: Callable[[], None]
+    out: Path
     reporter: Reporter
+    callbacks: Sequence[Callback] = ()
+    save_every: int = 0
+    keep_last: int = 2
+    split: Callable[[Batch, int], list[Batch]] = split_batch
+    around: Around = nothing
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoints are."""
+        return self.out / "checkpoints"
 
 
-def mean_loss(model: nn.Module, groups: Sequence[Group]) -> float:
-    """Mean cross-entropy per supervised token over all groups, in nats."""
-    total, count = 0.0, 0
-    for group in groups:
-        losses = token_losses(model, group)
-        total += float(losses.sum())
-        count += losses.size
+def mean_loss(model: nn.Module, data: Sequence[Any], loss: Loss = group_loss) -> float:
+    """Sum of losses over sum of supervised tokens, over all of `data`, in nats."""
+    total, count = 0.0, 0.0
+    for item in data:
+        losses, of = loss(model, item)
+        total += float(losses)
+        count += float(of)
         mx.clear_cache()
     return total / count
 
 
 def fit(loop: Loop) -> Progress:
-    """Train to the end of the schedule, from the checkpoint where there is one.
+    """Train to the end of the plan, from the newest checkpoint where there is one.
 
-    Ctrl-C saves a checkpoint before it goes on up; the same command resumes from it.
+    Ctrl-C saves a checkpoint, within a step what its batches added up so far, before it
+    goes on up; the same command resumes from it.
 
     Raises:
-        ForgeError: the loss is not a number.
+        ForgeError: a loss is not a number, a batch carries none, a checkpoint that does
+            not belong to this model and these rows, or what a callback raises.
     """
-    import mlx.optimizers as optim
-
-    optimiser = optim.AdamW(learning_rate=0.0, weight_decay=loop.weight_decay, bias_correction=True)
-    optimiser.init(loop.model.trainable_parameters())
-    progress = _resume(loop, optimiser)
-    step_of = nn.value_and_grad(loop.model, _loss)
-    plan = order(len(loop.train), loop.schedule.steps, loop.seed)
-    try:
-        with loop.reporter.task("training", loop.schedule.steps) as task:
-            task.advance(progress.step)
-            while True:
-                if _due(loop, progress):
-                    _validate(loop, progress)
-                    checkpoint.save(
-                        loop.checkpoint, adapter_arrays(loop.model), optimiser, progress
-                    )
-                if progress.step >= loop.schedule.steps:
-                    break
-                group = loop.train[plan[progress.step]]
-                _step(loop, optimiser, step_of, group, progress, task)
-    except KeyboardInterrupt:
-        _stop(loop, optimiser, progress)
-        raise
-    return progress
+    stepper = Stepper(
+        loop.model, loop.loss, loop.optimiser, clip=loop.clip, split=loop.split, around=loop.around
+    )
+    largest = max(batch.tokens for batches in loop.plan for batch in batches)
+    run = Run(loop.model, loop.out, len(loop.plan), largest, loop.reporter)
+    run.progress = _resume(loop, stepper)
+    with ExitStack() as at_end, loop.reporter.task("training", run.steps) as task:
+        for callback in loop.callbacks:
+            at_end.callback(callback.on_end, run)
+            callback.on_start(run)
+        task.advance(run.progress.step)
+        try:
+            _train(loop, run, stepper, task)
+        except KeyboardInterrupt:
+            _interrupted(loop, run, stepper)
+            raise
+        except Abort:
+            _save(loop, run, stepper)
+            raise
+        run.ended = True
+    return run.progress
 
 
-def _due(loop: Loop, progress: Progress) -> bool:
-    at_end = progress.step >= loop.schedule.steps
-    return progress.validated < progress.step and (at_end or progress.step % loop.valid_every == 0)
+def _train(loop: Loop, run: Run, stepper: Stepper, task: Task) -> None:
+    progress, eta = run.progress, _Eta(run)
+    saved = progress.step if progress.step or progress.history else -1
+    while True:
+        ending = bool(run.stop) or progress.step >= run.steps
+        due = ending or progress.step % loop.valid_every == 0
+        if due and progress.validated < progress.step:
+            _validate(loop, run, stepper)
+            saved = _save(loop, run, stepper)
+        elif loop.save_every and progress.step % loop.save_every == 0 and saved < progress.step:
+            saved = _save(loop, run, stepper)
+        if run.stop or progress.step >= run.steps:
+            break
+        stepper.max_tokens = progress.max_tokens
+        batches, rate = loop.plan[progress.step], loop.schedule(progress.step)
+        done = stepper.step(batches, progress.step, rate)
+        progress.step, progress.rows = done.step, _hash_rows(progress.rows, batches)
+        for callback in loop.callbacks:
+            callback.on_step(run, done)
+        stepper.updating = False
+        task.advance(1, f"{_detail(done)} · {eta.left()} left")
+    if run.stop and progress.step < run.steps:
+        loop.reporter.note(f"stopped early, after step {progress.step}: {run.stop}")
 
 
-def _stop(loop: Loop, optimiser: Any, progress: Progress) -> None:
-    # The optimiser counts first: where the two differ the update was cut in half, and only
-    # the checkpoint before it is sound.
-    if optimiser.step.item() == progress.step:
-        checkpoint.save(loop.checkpoint, adapter_arrays(loop.model), optimiser, progress)
-        loop.reporter.note(f"stopped after step {progress.step}; the same command goes on from it")
-    else:
+def _detail(done: Step) -> str:
+    seconds = max(done.seconds, 1e-9)
+    return (
+        f"loss {done.loss:.3f} · {done.tokens / seconds:,.0f} tokens/s "
+        f"({done.supervised_tokens / seconds:,.0f} supervised) · "
+        f"{done.step_bytes / 1e9:.1f} GB"
+    )
+
+
+class _Eta:
+    """The time left, by what the steps of this session took, validations included."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.started, self.first = run, time.monotonic(), run.progress.step
+
+    def left(self) -> str:
+        done = self.run.progress.step - self.first
+        each = (time.monotonic() - self.started) / max(1, done)
+        seconds = round(each * (self.run.steps - self.run.progress.step))
+        hours, minutes = seconds // 3600, seconds % 3600 // 60
+        return f"{hours} h {minutes:02} min" if hours else f"{minutes}:{seconds % 60:02} min"
+
+
+def _validate(loop: Loop, run: Run, stepper: Stepper) -> None:
+    progress, started = run.progress, time.perf_counter()
+    with _own_random():
+        loop.model.eval()
+        loss = mean_loss(loop.model, [batch.data for batch in loop.valid], loop.loss)
+        validation = Validation(
+            step=progress.step,
+            loss=loss,
+            best=loss < progress.best_loss,
+            seconds=time.perf_counter() - started,
+            peak_bytes=stepper.note_peak(),
+            history=[*progress.history, (progress.step, loss)],
+        )
+        if not math.isfinite(loss):
+            raise ForgeError(
+                f"step {progress.step}: the validation loss is not a number",
+                "lower learning_rate; the last checkpoint is kept",
+            )
+        for callback in loop.callbacks:
+            callback.on_validation(run, validation)
+    # Noted when all is kept: an interrupt before this validates again.
+    progress.history = list(validation.history)
+
+
+def _own_random() -> AbstractContextManager[Any]:
+    """Validation and callbacks may draw random numbers; training must not notice."""
+    stack = ExitStack()
+    stack.callback(State({}, None, Progress(), random=checkpoint.random_state()).restore_random)
+    return stack
+
+
+def _save(loop: Loop, run: Run, stepper: Stepper) -> int:
+    progress = run.progress
+    path = checkpoint.path_of(loop.folder, progress.step)
+    state = State(adapter_arrays(loop.model), loop.optimiser.state, progress, stepper.partial)
+    checkpoint.save(path, state)
+    checkpoint.prune(loop.folder, keep_last=loop.keep_last, best_step=progress.best_step)
+    for callback in loop.callbacks:
+        callback.on_checkpoint(run, path)
+    return progress.step
+
+
+def _interrupted(loop: Loop, run: Run, stepper: Stepper) -> None:
+    step, done = run.progress.step, stepper.partial.done
+    if stepper.updating:
+        # The update, or the record of it, was cut in half: only the checkpoint is sound.
         loop.reporter.note(
-            f"stopped within step {progress.step + 1}; the same command goes on from the last "
-            "checkpoint"
+            f"stopped within step {step + 1}; the same command goes on from the last checkpoint"
         )
+        return
+    _save(loop, run, stepper)
+    within = f" and {done} of {len(loop.plan[step])} batches of the next" if done else ""
+    loop.reporter.note(f"stopped after step {step}{within}; the same command goes on from it")
 
 
-def _loss(model: nn.Module, group: Group) -> mx.array:
-    return token_losses(model, group).mean()
-
-
-def _step(
-    loop: Loop, optimiser: Any, step_of: Any, group: Group, progress: Progress, task: Task
-) -> None:
-    import mlx.optimizers as optim
-
-    started = time.perf_counter()
-    rate = loop.schedule(progress.step)
-    optimiser.learning_rate = rate
-    loss, gradients = step_of(loop.model, group)
-    gradients, norm = optim.clip_grad_norm(gradients, loop.clip)
-    mx.eval(loss, gradients, norm)
-    if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
-        raise ForgeError(
-            f"step {progress.step + 1}: the loss or its gradient is not a number",
-            "lower learning_rate; the last checkpoint is kept",
-        )
-    optimiser.update(loop.model, gradients)
-    mx.eval(loop.model.trainable_parameters(), optimiser.state)
-    progress.step += 1
-    seconds = time.perf_counter() - started
-    supervised = int(group.targets.size)
-    _append(
-        loop.metrics,
-        step=progress.step,
-        loss=loss.item(),
-        learning_rate=rate,
-        gradient_norm=norm.item(),
-        tokens=group.tokens,
-        supervised_tokens=supervised,
-        seconds=seconds,
-        peak_bytes=mx.get_peak_memory(),
-    )
-    task.advance(
-        1,
-        f"loss {loss.item():.3f} · {group.tokens / seconds:,.0f} tokens/s "
-        f"({supervised / seconds:,.0f} supervised) · peak {mx.get_peak_memory() / 1e9:.1f} GB",
-    )
-    mx.clear_cache()
-
-
-def _validate(loop: Loop, progress: Progress) -> None:
-    started = time.perf_counter()
-    loss = mean_loss(loop.model, loop.valid)
-    rows = _rows(loop.metrics)
-    row = rows.pop() if rows and rows[-1]["step"] == progress.step else {"step": progress.step}
-    row |= {"valid_loss": loss, "valid_seconds": time.perf_counter() - started}
-    _write(loop.metrics, [*rows, row | {"peak_bytes": mx.get_peak_memory()}])
-    if not math.isfinite(loss):
-        raise ForgeError(
-            f"step {progress.step}: the validation loss is not a number",
-            "lower learning_rate; the last checkpoint is kept",
-        )
-    best = loss < progress.best_loss
-    if best:
-        # Kept before it is noted: an interrupt between the two validates again.
-        loop.keep_best()
-        progress.best_loss, progress.best_step = loss, progress.step
-    progress.validated = progress.step
-    loop.reporter.note(f"step {progress.step}: valid loss {loss:.4f}{' (best)' if best else ''}")
-
-
-def _resume(loop: Loop, optimiser: Any) -> Progress:
-    if not loop.checkpoint.exists():
-        loop.metrics.unlink(missing_ok=True)
+def _resume(loop: Loop, stepper: Stepper) -> Progress:
+    checkpoint.sweep(loop.out)
+    state = checkpoint.load_newest(loop.folder, loop.reporter)
+    if state is None:
         return Progress()
-    adapters, state, progress = checkpoint.load(loop.checkpoint)
     want = {name: value.shape for name, value in adapter_arrays(loop.model).items()}
-    if {name: value.shape for name, value in adapters.items()} != want:
+    if {name: value.shape for name, value in state.adapters.items()} != want:
         raise ForgeError(
-            f"{loop.checkpoint}: has adapters of another rank or other layers",
+            f"{loop.folder}: has adapters of another rank or other layers",
             "train with the settings it was made with, or start over with --fresh",
         )
-    loop.model.load_weights(list(adapters.items()), strict=False)
-    optimiser.state = state
-    mx.eval(loop.model.trainable_parameters(), optimiser.state)
-    _trim_metrics(loop.metrics, progress)
+    progress, rows = state.progress, ""
+    for batches in loop.plan[: progress.step]:
+        rows = _hash_rows(rows, batches)
+    if rows != progress.rows:
+        raise ForgeError(
+            f"{loop.folder}: was trained on other rows, or on these in another order",
+            "train with the data and seed it was made with, or start over with --fresh",
+        )
+    loop.model.load_weights(list(state.adapters.items()), strict=False)
+    loop.optimiser.state = state.optimiser
+    mx.eval(loop.model.trainable_parameters(), loop.optimiser.state)
+    state.restore_random()
+    stepper.partial = state.partial
     loop.reporter.note(f"resuming after step {progress.step}")
     return progress
 
 
-def _trim_metrics(path: Path, progress: Progress) -> None:
-    """Drop the rows of what is done again."""
-    rows = [row for row in _rows(path) if row["step"] <= progress.step]
-    if rows and rows[-1]["step"] > progress.validated:
-        rows[-1].pop("valid_loss", None)
-    _write(path, rows)
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, without one that a crash cut short."""
-    rows = []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with atomic_file(path) as stream:
-        stream.writelines(json.dumps(row).encode() + b"\n" for row in rows)
-
-
-def _append(path: Path, **row: float) -> None:
-    with open(path, "a") as stream:
-        stream.write(json.dumps(row) + "\n")
+def _hash_rows(before: str, batches: Sequence[Batch]) -> str:
+    """Chain the ids of one more step's rows onto the hash of those before it."""
+    ids = "\n".join(name for batch in batches for name in batch.ids)
+    return hashlib.sha256(f"{before}\n{ids}".encode()).hexdigest()

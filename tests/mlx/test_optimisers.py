@@ -1,0 +1,135 @@
+"""Optimisers take the step their paper says; schedules go where their name says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from forge_cli.core.config import Settings
+from forge_cli.core.errors import UsageError
+from forge_cli.models.backend import mx, nn
+from forge_cli.train.optimisers import OPTIMISERS, make_optimiser
+from forge_cli.train.schedules import Kind, Schedule
+from tiny_loop import batch, same_arrays, train_tiny
+
+
+class Pair(nn.Module):
+    """A matrix and a vector, as DoRA has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.A = mx.random.normal((4, 48), key=mx.random.key(0))
+        self.magnitude = mx.random.normal((16,), key=mx.random.key(1))
+
+
+def after_one_step(name: str, *, weight_decay: float = 0.0) -> tuple[dict, dict, dict]:
+    """Arrays before and after a step of rate 0.01, and the gradients."""
+    model = Pair()
+    before = {k: np.array(v) for k, v in model.parameters().items()}
+    gradients = {
+        "A": mx.random.normal((4, 48), key=mx.random.key(2)) * mx.array([[8.0], [4], [2], [1]]),
+        "magnitude": mx.random.normal((16,), key=mx.random.key(3)),
+    }
+    optimiser = make_optimiser(name, model, weight_decay=weight_decay)
+    optimiser.learning_rate = 0.01
+    optimiser.update(model, gradients)
+    after = {k: np.array(v) for k, v in model.parameters().items()}
+    return before, after, {k: np.array(v) for k, v in gradients.items()}
+
+
+def test_adamw_steps_by_the_sign_at_first_and_decays_apart_from_it() -> None:
+    before, after, gradients = after_one_step("adamw", weight_decay=0.5)
+    for name in before:  # bias-corrected m/√v of one gradient is its sign
+        want = before[name] * (1 - 0.01 * 0.5) - 0.01 * np.sign(gradients[name])
+        np.testing.assert_allclose(after[name], want, atol=1e-5)
+
+
+def test_lion_steps_by_the_sign() -> None:
+    before, after, gradients = after_one_step("lion")
+    for name in before:
+        want = before[name] - 0.01 * np.sign(gradients[name])
+        np.testing.assert_allclose(after[name], want, atol=1e-6)
+
+
+def test_muon_makes_the_step_of_a_matrix_orthogonal_and_leaves_vectors_to_adamw() -> None:
+    before, after, gradients = after_one_step("muon")
+    singular = np.linalg.svd((before["A"] - after["A"]) / 0.01, compute_uv=False)
+    assert singular.shape == (4,) and (singular > 0.6).all() and (singular < 1.3).all()
+    plain = np.linalg.svd(gradients["A"], compute_uv=False)
+    assert plain.max() / plain.min() > 5, "the gradient itself is not orthogonal"
+    want = before["magnitude"] - 0.01 * np.sign(gradients["magnitude"])
+    np.testing.assert_allclose(after["magnitude"], want, atol=1e-5)
+
+
+def test_adafactor_keeps_rows_and_columns_and_obeys_the_rate() -> None:
+    model = Pair()
+    optimiser = make_optimiser("adafactor", model, weight_decay=0.0)
+    held = {name: value.size for name, value in tree_flatten(optimiser.state["A"])}
+    assert sum(held.values()) == 4 + 48
+    adamw = make_optimiser("adamw", model, weight_decay=0.0)
+    assert sum(value.size for _, value in tree_flatten(adamw.state["A"])) == 2 * 4 * 48
+    before, after, _ = after_one_step("adafactor")
+    step = np.sqrt(np.mean((before["A"] - after["A"]) ** 2))
+    assert 0.005 < step <= 0.0101, "update clipped at RMS 1, times the schedule's rate"
+
+
+def test_an_unknown_optimiser_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="optimiser sgd: unknown") as error:
+        make_optimiser("sgd", Pair(), weight_decay=0.0)
+    assert error.value.hint == "known: adamw, adafactor, lion, muon"
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_each_learns_and_resumes_bit_for_bit(tmp_path: Path, name: str) -> None:
+    plan = [[batch(2, context=n % 3)] for n in range(8)]
+    settings = {"optimiser": name, "valid": [batch(2, context=1)], "valid_every": 2}
+    whole, arrays = train_tiny(tmp_path / "whole", plan, **settings)
+    losses = [loss for _, loss in whole.history]
+    assert losses[-1] < losses[0] - 0.1
+    # Killed after step 4: its later checkpoints never came to be.
+    train_tiny(tmp_path / "killed", plan, **settings, keep_last=9)
+    for file in sorted((tmp_path / "killed/checkpoints").iterdir())[3:]:
+        file.unlink()
+    again, resumed = train_tiny(tmp_path / "killed", plan, **settings)
+    assert again == whole and same_arrays(resumed, arrays)
+    last = "checkpoints/step-00000008.safetensors"
+    assert (tmp_path / "killed" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
+
+
+def rates(kind: Kind, warmup: float = 0.1, **more: float) -> list[float]:
+    return [Schedule(1.0, 100, warmup, kind, **more)(step) for step in range(100)]
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear", "constant", "wsd"])
+def test_all_schedules_warm_up_alike(kind: Kind) -> None:
+    assert rates(kind)[:11] == pytest.approx([(i + 1) / 10 for i in range(10)] + [1.0])
+    assert rates(kind, warmup=0.0)[:2] == pytest.approx([1.0, 1.0], abs=0.02)
+    assert Schedule(1.0, 1, 0.05, kind)(0) == 1.0
+
+
+def test_linear_falls_evenly_to_zero() -> None:
+    found = rates("linear")
+    assert np.diff(found[10:]) == pytest.approx(-1 / 90)
+    assert Schedule(1.0, 100, 0.1, "linear")(100) == pytest.approx(0.0)
+
+
+def test_constant_stays() -> None:
+    assert set(rates("constant")[10:]) == {1.0}
+
+
+def test_wsd_stays_then_falls_over_the_last_share() -> None:
+    found = rates("wsd", decay=0.25)
+    assert set(found[10:76]) == {1.0}
+    assert np.diff(found[75:]) == pytest.approx(-1 / 25)
+    assert set(rates("wsd", decay=0.0)[10:]) == {1.0}
+    # A decay that would reach into the warm-up takes what is left.
+    assert rates("wsd", decay=1.0)[10:] == pytest.approx(rates("linear")[10:])
+
+
+def test_the_settings_know_them_all() -> None:
+    fields = Settings.model_fields
+    assert set(OPTIMISERS) == {"adamw", "adafactor", "lion", "muon"}
+    assert (fields["optimiser"].default, fields["schedule"].default) == ("adamw", "cosine")
