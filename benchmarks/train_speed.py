@@ -15,8 +15,6 @@ base of 4 bits. mx.compile is off on all sides: on the CPU it needs a C++ compil
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 import json
 import statistics
 import subprocess
@@ -57,15 +55,6 @@ def make_rows(file: Path) -> None:
     file.write_text(json.dumps({"model": str(path), "contexts": rows}))
 
 
-def load_blas() -> None:
-    """The BLAS that Forge loads, for the peers."""
-    spec = importlib.util.find_spec("mlx")
-    place = next(iter(spec.submodule_search_locations or [])) if spec else ""
-    found = list((Path(place).parent / "cmeel.prefix/lib").glob("libopenblas.so.0"))
-    if found:
-        ctypes.CDLL(str(found[0]), mode=ctypes.RTLD_GLOBAL)
-
-
 def timed(steps: list[Callable[[], None]]) -> list[float]:
     """Seconds of each."""
     seconds = []
@@ -99,7 +88,9 @@ def forge(data: dict[str, Any], apart: bool) -> tuple[list[float], float]:
 
 def mlx_lm(data: dict[str, Any], bits: int) -> tuple[list[float], float]:
     """mlx-lm's loss and padding."""
-    load_blas()
+    from forge_cli.models.blas import preload_blas
+
+    preload_blas()
     import mlx.core as mx
     import mlx.nn as nn
     import numpy as np
