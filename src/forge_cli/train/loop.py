@@ -62,14 +62,17 @@ class Loop:
 
 
 def mean_loss(model: nn.Module, data: Sequence[Any], loss: Loss = group_loss) -> float:
-    """Sum of losses over sum of supervised tokens, over all of `data`, in nats."""
+    """Sum of losses over sum of supervised tokens, over all of `data`, in nats.
+
+    Not a number where no token is supervised.
+    """
     total, count = 0.0, 0.0
     for item in data:
         losses, of = loss(model, item)
         total += float(losses)
         count += float(of)
         mx.clear_cache()
-    return total / count
+    return total / count if count else math.nan
 
 
 def fit(loop: Loop) -> Progress:
