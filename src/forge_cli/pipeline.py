@@ -193,6 +193,7 @@ def validated(
         max_rejects=s.max_rejects,
         min_quality=s.min_quality,
         fix=s.fix,
+        base_loss=s.base_loss,
         on_reject=on_reject,
         on_report=report,
         reporter=reporter,

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from forge_cli.models import backend
+from forge_cli.models.blas import preload_blas
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="macOS keeps its own BLAS")
 
@@ -86,7 +87,7 @@ def test_the_blas_is_the_one_beside_mlx() -> None:
 def test_nothing_is_preloaded_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.delitem(sys.modules, "mlx.core")
-    assert backend.preload_blas() is None
+    assert preload_blas() is None
 
 
 def test_the_cpu_computes_in_float32() -> None:

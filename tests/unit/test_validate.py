@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from forge_cli import mine, raft, validate
-from forge_cli.core.errors import ForgeError, GateFailed
+from forge_cli.core.errors import ForgeError, GateFailed, UsageError
 from forge_cli.core.records import Answer, Example, Quote, Verdict
 from forge_cli.validate.split import assign, leakage
 
@@ -107,3 +107,35 @@ def test_gates(rows: list[Example]) -> None:
         validate.run(bad, model=MODEL)
     with pytest.raises(ForgeError, match="no examples"):
         validate.run([], model=MODEL)
+
+
+def test_rows_that_the_base_knows_or_cannot_know_are_left_out(
+    tmp_path: Path, rows: list[Example]
+) -> None:
+    from forge_cli.core.events import SILENT
+    from forge_cli.models.answer_losses import answer_losses
+    from forge_cli.models.load import load_dense
+    from tiny_train import save_model
+
+    model = str(save_model(tmp_path / "model"))
+    # This tokenizer knows bytes alone: long rows.
+    given = validate.run(rows[::30], model=model, max_tokens=20_000)
+    losses = dict(
+        zip([e.id for e in given], answer_losses(load_dense(model), given, "", SILENT), strict=True)
+    )
+    ordered = sorted(losses.values())
+    least, most = (ordered[2] + ordered[3]) / 2, (ordered[-3] + ordered[-2]) / 2
+    refused: list[Verdict] = []
+    sound = validate.run(
+        given,
+        model=model,
+        max_tokens=20_000,
+        base_loss=[least, most],
+        on_reject=refused.append,
+    )
+    wanted = {id for id, loss in losses.items() if least < loss < most}
+    assert {e.id for e in sound} == wanted and len(wanted) == len(given) - 5
+    assert {v.check for v in refused} == {"base-loss"}
+    assert sum("the base knows" in v.reason for v in refused) == 3
+    with pytest.raises(UsageError, match="nothing lies between"):
+        validate.run(given, model=model, max_tokens=20_000, base_loss=[2.0, 1.0])

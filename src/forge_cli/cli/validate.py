@@ -38,6 +38,10 @@ def validate(
     fix: Annotated[
         bool | None, typer.Option("--fix/--no-fix", help="Mend what leaves no doubt.")
     ] = None,
+    base_loss: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Keep rows whose answer's loss under the base lies between."),
+    ] = None,
     seed: Seed = None,
     no_end: NoEnd = False,
     json_lines: Json = False,
@@ -57,6 +61,7 @@ def validate(
         "min_quality": min_quality,
         "split": split,
         "fix": fix,
+        "base_loss": list(base_loss) if base_loss else None,
         "seed": seed,
     }
     s = settings(flags).settings

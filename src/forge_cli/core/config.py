@@ -71,6 +71,10 @@ class Settings(BaseModel):
 
     min_quality: float = Field(0.0, ge=0, le=1, description="gate: a lower quality exits 3")
     fix: bool = Field(False, description="mend rows where that leaves no doubt")
+    base_loss: list[float] | None = Field(
+        None, min_length=2, max_length=2,
+        description="least and most loss of an answer under the base (none: not looked at)",
+    )  # fmt: skip
 
     init: Init = Field("pissa", description="how A and B start")
     rank: int = Field(16, ge=1, description="rank r of the adapters")

@@ -100,8 +100,9 @@ def _in_turns(items: Sequence[T], key: Callable[[T], str]) -> list[T]:
 def _judge(
     loaded: Any, test: list[Example], asked: list[Example], side: str, reporter: Reporter
 ) -> dict[str, list[Any]]:
-    from forge_cli.evaluate.answers import answer_losses, generate
+    from forge_cli.evaluate.answers import generate
     from forge_cli.evaluate.metrics import score
+    from forge_cli.models.answer_losses import answer_losses
 
     losses = answer_losses(loaded, test, side, reporter)
     texts = generate(loaded, asked, side, reporter) if asked else []

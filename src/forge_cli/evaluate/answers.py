@@ -9,41 +9,15 @@ import numpy as np
 
 from forge_cli.core.events import Reporter
 from forge_cli.core.records import Example
+from forge_cli.models.answer_losses import by_context
 from forge_cli.models.backend import mx
 from forge_cli.models.chat import tokenise
 from forge_cli.models.load import Loaded
-from forge_cli.models.shared_context import group_rows, lm_head, token_losses
+from forge_cli.models.shared_context import lm_head
 
 _BATCH = 16
-_MAX_ROWS = 8
 # A base model that does not know when to stop would fill any limit.
 _MAX_ANSWER = 160
-
-
-def by_context(examples: Sequence[Example]) -> list[list[int]]:
-    """Indices of the rows of each context, at most 8 together."""
-    groups: dict[str, list[int]] = {}
-    for index, example in enumerate(examples):
-        groups.setdefault(example.context_id, []).append(index)
-    return [g[i : i + _MAX_ROWS] for g in groups.values() for i in range(0, len(g), _MAX_ROWS)]
-
-
-def answer_losses(
-    loaded: Loaded, examples: Sequence[Example], name: str, reporter: Reporter
-) -> list[float]:
-    """Mean cross-entropy per answer token of each row, in nats."""
-    losses = [0.0] * len(examples)
-    with reporter.task(f"{name}: answer loss", len(examples)) as task:
-        for indices in by_context(examples):
-            group = group_rows([tokenise(loaded.tokenizer, examples[i].messages) for i in indices])
-            values = np.array(token_losses(loaded.model, group))
-            start = 0
-            for index, count in zip(indices, group.counts, strict=True):
-                losses[index] = float(values[start : start + count].mean())
-                start += count
-            task.advance(len(indices))
-            mx.clear_cache()
-    return losses
 
 
 def generate(

@@ -56,7 +56,7 @@ def run(
         langs: only these languages (none: all).
         max_chars: largest chunk, in bytes of UTF-8 text.
         jobs: processes (0: one per core, where there are files enough).
-        links: find out who calls whom (`called_by`, `tests`).
+        links: find out who calls whom (`calls`, `called_by`, `tests`); without, these are empty.
         parse_seconds: a file whose parse takes longer is left out, by name.
         cache: a folder that keeps the results, so that only what changed is parsed again.
         on_reject: gets each file that is left out, with the reason.

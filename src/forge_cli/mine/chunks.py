@@ -27,12 +27,14 @@ def cut_file(
     repo: str,
     limit: int,
     *,
+    calls: bool = True,
     seconds: float = 20.0,
 ) -> tuple[list[Chunk], Tags]:
     """Chunks of one file, in order, disjoint and covering all its bytes; and its tags.
 
     Args:
         limit: largest chunk, in bytes of UTF-8.
+        calls: look for calls too.
         seconds: longest parse.
 
     Raises:
@@ -43,8 +45,8 @@ def cut_file(
         return [], Tags(data)
     starts = line_starts(data)
     if language == "notebook":
-        return list(_cells(source, repo, limit, seconds, starts)), Tags(data)
-    root, tags = _parsed(data, language, seconds)
+        return list(_cells(source, repo, limit, calls, seconds, starts)), Tags(data)
+    root, tags = _parsed(data, language, calls, seconds)
     chunks: list[Chunk] = []
     for piece in _pieces(data, language, root, tags, limit, starts):
         ranges = [(piece.start, piece.end)]
@@ -56,18 +58,19 @@ def cut_file(
 
 
 def _cells(
-    source: Source, repo: str, limit: int, seconds: float, starts: list[int]
+    source: Source, repo: str, limit: int, calls: bool, seconds: float, starts: list[int]
 ) -> Iterator[Chunk]:
     """Chunks of a notebook: each has those of its cell's calls that stand in it."""
-    segments, tags = find_segments(source.data, seconds=seconds)
+    segments, tags = find_segments(source.data, calls=calls, seconds=seconds)
     for segment in segments:
         piece = Piece(segment.start, segment.end, segment.kind, None, "gap")
         ranges = cut(source.data, piece.start, piece.end, limit, starts, {})
-        header = header_for(None, "", tags, segment.source, segment.language)
+        code = segment.source.encode("utf-8", "replace")
+        header = header_for(None, "", tags, code, segment.language)
         for chunk in _chunks(source, "notebook", repo, Tags(), piece, ranges, starts):
             inside = set(words(_ESCAPE.sub(" ", chunk.text).encode()))
-            calls = [name for name in segment.calls if name.encode() in inside]
-            yield chunk.model_copy(update={"calls": calls, "header": header})
+            called = [name for name in segment.calls if name.encode() in inside]
+            yield chunk.model_copy(update={"calls": called, "header": header})
 
 
 def _pieces(
@@ -88,13 +91,13 @@ def _depths(data: bytes, root: Any, start: int, end: int, starts: list[int]) -> 
     return statement_depths(root, data, start, end)
 
 
-def _parsed(data: bytes, language: str, seconds: float) -> tuple[Any, Tags]:
+def _parsed(data: bytes, language: str, calls: bool, seconds: float) -> tuple[Any, Tags]:
     """The root of the syntax tree (None: there is none that helps) and the tags."""
     about = languages()[language]
     if not about.parsed:
         return None, Tags(data)
     try:
-        root, tags = parse(data, language, seconds=seconds)
+        root, tags = parse(data, language, calls=calls, seconds=seconds)
     except ValueError:
         if about.tagged:
             raise
@@ -124,7 +127,9 @@ def _chunks(
     if kind == "module" and languages()[language].prose:
         kind = "text"
     for part, (start, end) in enumerate(ranges, 1):
-        text = source.data[start:end].decode("utf-8")
+        raw = source.data[start:end]
+        text = raw.decode("utf-8")
+        within = owner.definition if owner else None
         repeated = facts.signature if part > 1 else ""
         yield Chunk(
             id=content_id(source.path, start, text),
@@ -139,7 +144,7 @@ def _chunks(
             symbol=unit.symbol if unit else None,
             signature=facts.signature or None,
             docstring=facts.docstring or None,
-            header=header_for(owner.definition if owner else None, repeated, tags, text, language),
+            header=header_for(within, repeated, tags, raw, language),
             text=text,
             part=part,
             parts=len(ranges),
@@ -149,6 +154,8 @@ def _chunks(
 
 def _calls(tags: Tags, start: int, end: int) -> list[str]:
     """The names called in start..end, each once, in order."""
+    if not tags.calls:
+        return []
     first = bisect_left(tags.calls, (start, ""))
     last = bisect_left(tags.calls, (end, ""))
     return list(dict.fromkeys(name for _, name in tags.calls[first:last]))

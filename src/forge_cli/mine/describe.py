@@ -121,7 +121,9 @@ def _body(node: Any, depth: int) -> Any:
 
 def _python_docstring(node: Any, data: bytes) -> str:
     body = node.child_by_field_name("body")
-    first = next((c for c in body.named_children if c.type != "comment"), None) if body else None
+    first = body.named_child(0) if body and body.named_child_count else None
+    while first is not None and first.type == "comment":
+        first = first.next_named_sibling
     # Grammar versions differ in whether an expression statement wraps the string.
     if first is not None and first.type == "expression_statement" and first.named_children:
         first = first.named_children[0]
@@ -140,7 +142,7 @@ def _python_docstring(node: Any, data: bytes) -> str:
     return inspect.cleandoc(value) if isinstance(value, str) else ""
 
 
-def _imports_used(tags: Tags, text: str, language: str) -> list[str]:
+def _imports_used(tags: Tags, text: bytes, language: str) -> list[str]:
     """The imports that bring a name into the file which stands in `text`, in order."""
     if not tags.imports:
         return []
@@ -149,7 +151,7 @@ def _imports_used(tags: Tags, text: str, language: str) -> list[str]:
             for name in import_names(statement, language):
                 tags.imported.setdefault(name, []).append(number)
     # Not the other way round: the words of a chunk are many, and need no set of their own.
-    names = frozenset(tags.imported).intersection(words(text.encode()))
+    names = frozenset(tags.imported).intersection(words(text))
     used = {number for name in names for number in tags.imported[name]}
     return [tags.imports[number] for number in sorted(used)]
 
@@ -161,14 +163,14 @@ def _known_signature(owner: Definition, tags: Tags) -> str:
     return tags.signatures[at]
 
 
-def header_for(owner: Definition | None, own: str, tags: Tags, text: str, language: str) -> str:
+def header_for(owner: Definition | None, own: str, tags: Tags, text: bytes, language: str) -> str:
     """The enclosing class, a later part's own signature, and the imports that `text` uses."""
     lines = [_known_signature(owner, tags)] if owner and owner.kind != "section" else []
     if own:
         lines.append(own)
     size = sum(map(len, lines))
     for statement in _imports_used(tags, text, language):
-        if statement in text:
+        if statement.encode() in text:
             continue
         size += len(statement)
         if size > _HEADER_CHARS:

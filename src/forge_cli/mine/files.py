@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,9 @@ _SECRETS = (
     ".git-credentials", ".htpasswd",
 )  # fmt: skip
 _EXAMPLES = ("*.example", "*.sample", "*.template", "*.dist", "*.pub")
+_IS_SECRET, _IS_EXAMPLE = (
+    re.compile("|".join(map(fnmatch.translate, patterns))) for patterns in (_SECRETS, _EXAMPLES)
+)
 
 
 @dataclass(frozen=True)
@@ -87,16 +92,18 @@ def read(top: Path, path: str) -> Source | Verdict:
     if _is_secret(file.name):
         return verdict_of(path, "secret", "its name says that it holds secrets; not read")
     try:
-        if file.is_symlink():
+        about = os.lstat(file)
+        if stat.S_ISLNK(about.st_mode):
             return verdict_of(path, "symlink", "a link; its target is mined where it stands")
-        if file.is_dir():
+        if stat.S_ISDIR(about.st_mode):
             return verdict_of(path, "submodule", "a repository of its own; mine it by itself")
-        if not file.is_file():
-            return verdict_of(path, "missing", "deleted, or not a regular file")
-        size = file.stat().st_size
-        if size > _MAX_BYTES:
+        if not stat.S_ISREG(about.st_mode):
+            return verdict_of(path, "missing", "not a regular file")
+        if (size := about.st_size) > _MAX_BYTES:
             return verdict_of(path, "size", f"{size} bytes, more than {_MAX_BYTES}", size=size)
         data = file.read_bytes()
+    except FileNotFoundError:
+        return verdict_of(path, "missing", "deleted, though git still lists it")
     except OSError as error:
         return verdict_of(path, "unreadable", error.strerror or str(error))
     if reason := _unfit(data, path.endswith(".ipynb")):
@@ -130,9 +137,7 @@ def _unfit(data: bytes, notebook: bool) -> tuple[str, str] | None:
 
 
 def _is_secret(name: str) -> bool:
-    if any(fnmatch.fnmatch(name, pattern) for pattern in _EXAMPLES):
-        return False
-    return any(fnmatch.fnmatch(name.lower(), pattern) for pattern in _SECRETS)
+    return not _IS_EXAMPLE.match(name) and bool(_IS_SECRET.match(name.lower()))
 
 
 def verdict_of(path: str, check: str, reason: str, size: int | None = None) -> Verdict:

@@ -33,8 +33,8 @@ class Waiting:
     def finished(self, history: Mapping[str, Past]) -> Iterator[tuple[str, bytes]]:
         """(path, its whole records, a line each) of every file."""
         self._facts.seek(0)
-        for facts in self._facts:
-            self._links.resolve(facts)
+        while definitions := self._facts.readline():
+            self._links.resolve(definitions + self._facts.readline())
         self._heads.seek(0)
         number = 0
         for line in self._heads:

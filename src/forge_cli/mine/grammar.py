@@ -25,6 +25,7 @@ _SEPARATOR = re.compile(r"(?<=[\w>])::\s*(?=[\w~])|\\|:(?=\w+$)")
 _NOT_OF_NAME = re.compile(r"<.*>$|[\"'`]")
 _BRACKETS = re.compile(rb"\[[^\]]*\]|\([^()]*\)")
 _STATEMENT = re.compile(rb"[;}]\s*\w")
+_MAIN_CAPTURE = re.compile(rb"@(definition\.\w+|reference\.\w+|import)\b")
 _NO_FUNCTION = {"if", "for", "while", "switch", "else"}
 # Kinds that hold other definitions and may be opened.
 CONTAINERS = {"class", "implementation", "namespace", "section"}
@@ -63,8 +64,13 @@ class Tags:
     imported: dict[bytes, list[int]] = field(default_factory=dict)
 
 
-def parse(data: bytes, language: str, *, seconds: float = 20.0) -> tuple[Any, Tags]:
+def parse(
+    data: bytes, language: str, *, calls: bool = True, seconds: float = 20.0
+) -> tuple[Any, Tags]:
     """Parse and tag; a syntax error leaves ERROR nodes, never an exception.
+
+    Args:
+        calls: look for calls too; a tenth of the time.
 
     Raises:
         ValueError: it took more than `seconds`; broken code can make a grammar search for
@@ -72,33 +78,41 @@ def parse(data: bytes, language: str, *, seconds: float = 20.0) -> tuple[Any, Ta
     """
     from tree_sitter import QueryCursor
 
-    parser, definitions, references = _compiled(language)
+    parser, query, kinds = _compiled(language, calls)
     root = _parse(parser, data, seconds)
     tags = Tags(data)
-    if definitions is None:
+    if query is None:
         return root, tags
     seen: dict[tuple[int, int], Definition] = {}
-    for _, captures in QueryCursor(definitions).matches(root):
-        kind = next(name for name in captures if name.startswith("definition."))
-        definition = _definition(data, captures, kind)
-        place = (definition.node.start_byte, definition.node.end_byte)
-        # What the grammar only supposes to be there, in broken code, has no name.
-        if not definition.name or _is_misread(data, definition):
-            continue
-        if _says_more(definition, seen.get(place)):
-            seen[place] = definition
+    imports = []
+    for pattern, captures in QueryCursor(query).matches(root):
+        kind = kinds[pattern]
+        if kind == "reference.call":
+            for node in captures[kind]:
+                start, end = node.start_byte, node.end_byte
+                if end > start:
+                    tags.calls.append((start, data[start:end].decode("utf-8", "replace")))
+        elif kind == "reference.selector":
+            tags.calls.append(_selector(data, captures[kind][0]))
+        elif kind == "import":
+            imports += captures[kind]
+        else:
+            _take(data, _definition(data, captures, kind), seen)
     tags.definitions = sorted(seen.values(), key=lambda d: (d.outer.start_byte, -d.outer.end_byte))
-    found = QueryCursor(references).captures(root)
-    for node in found.get("reference.call", ()):
-        start, end = node.start_byte, node.end_byte
-        if end > start:
-            tags.calls.append((start, data[start:end].decode("utf-8", "replace")))
-    tags.calls += [_selector(data, node) for node in found.get("reference.selector", ())]
-    # Captures come in no order that two processes would share.
-    imports = sorted(found.get("import", ()), key=lambda node: int(node.start_byte))
-    tags.imports = [_import(data, node) for node in imports]
-    tags.calls.sort()
+    # Two patterns may find the same call or import.
+    tags.calls = sorted(set(tags.calls))
+    places = {(node.start_byte, node.end_byte): node for node in imports}
+    tags.imports = [_import(data, places[at]) for at in sorted(places)]
     return root, tags
+
+
+def _take(data: bytes, definition: Definition, seen: dict[tuple[int, int], Definition]) -> None:
+    place = (definition.node.start_byte, definition.node.end_byte)
+    # What the grammar only supposes to be there, in broken code, has no name.
+    if not definition.name or _is_misread(data, definition):
+        return
+    if _says_more(definition, seen.get(place)):
+        seen[place] = definition
 
 
 def _is_misread(data: bytes, definition: Definition) -> bool:
@@ -198,26 +212,29 @@ def text_of(data: bytes, node: Any) -> str:
 
 
 @cache
-def _compiled(grammar: str) -> tuple[Any, Any, Any]:
-    """The parser, and the query's patterns in two: definitions, and what they refer to.
+def _compiled(grammar: str, calls: bool) -> tuple[Any, Any, list[str]]:
+    """The parser, the query, and what each of its patterns is for: its main capture.
 
-    References are many and need no match of their own, which costs a third of the time. A
-    grammar without a query has None for both.
+    A grammar without a query has None for it. One query for all: the way through the tree
+    costs more than the matches.
     """
     from tree_sitter import Query
     from tree_sitter_language_pack import get_language, get_parser
 
     if not languages()[grammar].tagged:
-        return get_parser(grammar), None, None
+        return get_parser(grammar), None, []
     text = _query_text(grammar)
-    language = get_language(grammar)
-    definitions, references = Query(language, text), Query(language, text)
+    query = Query(get_language(grammar), text)
     source = text.encode()
-    for number in range(definitions.pattern_count):
-        start = definitions.start_byte_for_pattern(number)
-        pattern = source[start : definitions.end_byte_for_pattern(number)]
-        (references if b"@definition." in pattern else definitions).disable_pattern(number)
-    return get_parser(grammar), definitions, references
+    kinds = []
+    for number in range(query.pattern_count):
+        start = query.start_byte_for_pattern(number)
+        pattern = source[start : query.end_byte_for_pattern(number)]
+        kind = _MAIN_CAPTURE.findall(pattern)[-1].decode()
+        kinds.append(kind)
+        if kind.startswith("reference.") and not calls:
+            query.disable_pattern(number)
+    return get_parser(grammar), query, kinds
 
 
 def _query_text(name: str) -> str:

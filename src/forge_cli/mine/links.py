@@ -77,6 +77,19 @@ class _Caller:
     imported: frozenset[str] | None  # None: anything
 
 
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """All targets of one name, in the order of the files, and the file of each."""
+
+    targets: list[_Target]
+    files: list[int]
+    through: dict[str, list[_Target]]  # receiver → those that it may mean; filled when asked
+
+    def of_file(self, number: int) -> list[_Target]:
+        first = bisect_left(self.files, number)
+        return self.targets[first : bisect_right(self.files, number, first)]
+
+
 class Links:
     """Calls resolved to definitions: all files are added, then all are resolved.
 
@@ -91,40 +104,37 @@ class Links:
     def __init__(self) -> None:
         self.called_by: dict[int, list[str]] = {}
         self.tests: dict[int, list[str]] = {}
-        self._by_name: dict[str, list[_Target]] = {}  # each in the order of the files
+        self._by_name: dict[str, _Named] = {}
         self._chunks = self._files = self._resolved = 0
 
     def add(self, facts: bytes) -> None:
         """Take up the definitions of the next file (`Found.facts`)."""
-        path, _, _, chunks = json.loads(facts)
+        path, count, definitions = json.loads(facts.partition(b"\n")[0])
         pure = PurePosixPath(path)
         file = _File(self._files, path, pure.stem, pure.parent.name)
-        for number, known in enumerate(chunks, self._chunks):
-            if known is None or not known[2]:
-                continue
-            symbol, kind, _, _ = known
+        for number, symbol, kind in definitions:
             scope, _, name = symbol.rpartition(".")
+            number += self._chunks
             target = _Target(number, file, symbol, sys.intern(scope), kind == "method")
-            self._by_name.setdefault(name, []).append(target)
-        self._chunks += len(chunks)
+            named = self._by_name.setdefault(name, _Named([], [], {}))
+            named.targets.append(target)
+            named.files.append(file.number)
+        self._chunks += count
         self._files += 1
 
     def resolve(self, facts: bytes) -> None:
         """Resolve the calls of the next file, in the same order, when all have been added."""
-        path, language, names, chunks = json.loads(facts)
+        path, language, names, callers = json.loads(facts.partition(b"\n")[2])
         imported = None if names is None else frozenset(names)
         into = self.tests if _TEST.search(path) else self.called_by
-        for known in chunks:
-            if known is None:
-                continue
-            symbol, _, _, calls = known
+        for symbol, calls in callers:
             scope = symbol.rpartition(".")[0]
             caller = _Caller(self._resolved, language, scope, imported)
             for target in self._called(caller, calls):
                 if (target.file.path, target.symbol) != (path, symbol):
-                    callers = into.setdefault(target.index, [])
-                    if not callers or callers[-1] != symbol:
-                        callers.append(symbol)
+                    known = into.setdefault(target.index, [])
+                    if not known or known[-1] != symbol:
+                        known.append(symbol)
         self._resolved += 1
 
     def _called(self, caller: _Caller, calls: dict[str, list[str | None]]) -> Iterator[_Target]:
@@ -145,26 +155,25 @@ def receiver_at(data: bytes, at: int) -> str | None:
     return last_word(before).decode("utf-8", "replace")
 
 
-def _resolve(
-    named: list[_Target], name: str, receiver: str | None, caller: _Caller
-) -> _Target | None:
+def _resolve(named: _Named, name: str, receiver: str | None, caller: _Caller) -> _Target | None:
     """The one candidate of the caller's class, else of its file, else of the repository."""
     scope = caller.scope
     # `x.f()` of any `x` may be a method of this file or of another.
     knows = receiver is None or receiver in _OWN
-    first = bisect_left(named, caller.file, key=_file_number)
-    last = bisect_right(named, caller.file, key=_file_number)
-    same_file = _fitting(named[first:last], name, receiver, caller)
-    same_class = [target for target in same_file if scope and target.scope == scope]
-    for found in (same_class, same_file):
-        if len(found) == 1 and (knows or found[0].stands_in(receiver or "")):
-            return found[0]
+    if own := named.of_file(caller.file):
+        same_file = _fitting(own, name, receiver, caller)
+        same_class = [target for target in same_file if scope and target.scope == scope]
+        for found in (same_class, same_file):
+            if len(found) == 1 and (knows or found[0].stands_in(receiver or "")):
+                return found[0]
+        if knows and same_file:
+            return None
     # Of a name that is everywhere, looking through all would take the square of the files.
-    if (knows and same_file) or len(named) > _MOST_CANDIDATES:
+    if len(named.targets) > _MOST_CANDIDATES:
         return None
     if receiver is None and not _may_be_elsewhere(name, caller):
         return None
-    everywhere = _fitting(named, name, receiver, caller)
+    everywhere = _fitting(named.targets, name, receiver, caller, named.through)
     if receiver in _OWN and caller.language in _IMPORTING and caller.imported is not None:
         # A method of its own that stands elsewhere is a base class's, which is imported.
         everywhere = [t for t in everywhere if t.scope.rpartition(".")[2] in caller.imported]
@@ -178,22 +187,31 @@ def _may_be_elsewhere(name: str, caller: _Caller) -> bool:
     return name not in _BUILT_IN
 
 
-def _file_number(target: _Target) -> int:
-    return target.file.number
-
-
 def _fitting(
-    candidates: list[_Target], name: str, receiver: str | None, caller: _Caller
+    candidates: list[_Target],
+    name: str,
+    receiver: str | None,
+    caller: _Caller,
+    known: dict[str, list[_Target]] | None = None,
 ) -> list[_Target]:
-    """The candidates that a call through `receiver` (None: a bare name) can mean."""
+    """The candidates that a call through `receiver` (None: a bare name) can mean.
+
+    Args:
+        known: of these candidates, those that stand in a receiver which was asked for before.
+    """
     if receiver is None:
         # `open(…)` is no call of some class's method `open`, but in some languages inside it.
         inside = caller.scope if caller.language in _OWN_WITHOUT_RECEIVER else ""
         return [t for t in candidates if not t.is_method or (inside and t.scope == inside)]
     if receiver in _OWN:
         return [t for t in candidates if t.is_method]
-    if known := [t for t in candidates if receiver and t.stands_in(receiver)]:
-        return known
+    standing = known.get(receiver) if known is not None else None
+    if standing is None:
+        standing = [t for t in candidates if receiver and t.stands_in(receiver)]
+        if known is not None:
+            known[receiver] = standing
+    if standing:
+        return standing
     # `json.load()` is a function of that module, whoever else has a method `load`.
     if caller.imported is not None and receiver in caller.imported:
         return []

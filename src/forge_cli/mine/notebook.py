@@ -37,13 +37,14 @@ class Segment:
     calls: list[str] = field(default_factory=list)
 
 
-def find_segments(data: bytes, *, seconds: float) -> tuple[list[Segment], Tags]:
+def find_segments(data: bytes, *, calls: bool, seconds: float) -> tuple[list[Segment], Tags]:
     """Segments that cover a notebook, in order, and the imports of all its cells.
 
     What is no notebook is one segment of text. A cell without outputs is one segment; else
     its source is apart from them.
 
     Args:
+        calls: look for the calls of each cell too.
         seconds: longest parse of a cell.
     """
     tags = Tags(data)
@@ -63,14 +64,15 @@ def find_segments(data: bytes, *, seconds: float) -> tuple[list[Segment], Tags]:
     segments = [Segment(0, starts[0], "text")]
     for (start, stop), (_, kind, cell) in zip(pairwise([*starts, end]), marks, strict=True):
         code = _source(cell) if kind == "cell" and cell.get("cell_type") == "code" else ""
-        calls: list[str] = []
+        called: list[str] = []
         if code and language:
             # Without an end to the parse only the calls are lost.
             with contextlib.suppress(ValueError):
-                _, found = parse(code.encode("utf-8", "replace"), language, seconds=seconds)
-                calls = list(dict.fromkeys(name for _, name in found.calls))
+                cell_bytes = code.encode("utf-8", "replace")
+                _, found = parse(cell_bytes, language, calls=calls, seconds=seconds)
+                called = list(dict.fromkeys(name for _, name in found.calls))
                 tags.imports += found.imports
-        segments.append(Segment(start, stop, kind, code, language, calls))
+        segments.append(Segment(start, stop, kind, code, language, called))
     segments.append(Segment(end, len(data), "text"))
     return [segment for segment in segments if segment.start < segment.end], tags
 

@@ -39,14 +39,17 @@ def statement_depths(root: Any, data: bytes, first: int, last: int) -> dict[int,
     depth = 0
     # Where the last comments of their own lines begin, and the line that they stand above.
     lead, below = 0, -1
-    begin = line_end = -1  # of the line that was looked at last
+    # Of the line that was looked at last: its first node, its ends, whether that node begins it.
+    begin = start = line_end = -1
+    begins = False
     while (node := cursor.node) is not None:
         at, end = node.start_byte, node.end_byte
         # Only the first node of a line, and those within it, can begin the line.
         if at > line_end:
             begin, line_end = at, data.find(b"\n", at) % (len(data) + 1)
-        start = data.rfind(b"\n", 0, at) + 1 if at == begin else at
-        if at == begin and not data[start:at].strip():
+            start = data.rfind(b"\n", 0, at) + 1
+            begins = not data[start:at].strip()
+        if at == begin and begins:
             leads = _LEADS.search(node.type)
             if start not in depths:
                 depths[start] = depth + (_UNDER_COMMENT if start == below else 0)
@@ -59,8 +62,8 @@ def statement_depths(root: Any, data: bytes, first: int, last: int) -> dict[int,
         # Only nodes of several lines can hold another line's start. A comment is one thing,
         # though a grammar may look into it.
         if (
-            end > first
-            and data.find(b"\n", at, end) != -1
+            end > line_end
+            and end > first
             and "omment" not in node.type
             and cursor.goto_first_child_for_byte(first) is not None
         ):

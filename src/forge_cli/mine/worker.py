@@ -12,7 +12,7 @@ import signal
 import struct
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,8 +59,7 @@ class Found:
         verdict: why it was left out.
         size, chunk_bytes: bytes of the file, where it was mined, and of its chunks.
         heads: the chunks' JSON, one a line, up to what other files decide (`called_by` …).
-        facts: JSON for `links`, from `facts_of`: of each chunk its symbol, kind, whether calls
-            can mean it, and its calls.
+        facts: two lines of JSON for `links`, from `facts_of`.
         digest, stat: SHA-256 of the bytes, and `stat_of` the file before they were read.
         skipped: its language is not one that was asked for.
     """
@@ -102,8 +101,9 @@ def _mine(config: Config, task: Task) -> Found:
         return Found(path, _rejected(source, "language", why))
     try:
         chunks, tags = cut_file(
-            source, language, config.repo, config.max_chars, seconds=config.parse_seconds
-        )
+            source, language, config.repo, config.max_chars,
+            calls=config.links, seconds=config.parse_seconds,
+        )  # fmt: skip
     except (RecursionError, ValueError) as error:
         return Found(path, _rejected(source, "parse", f"the grammar failed: {error}"))
     if not _covers(chunks, source.data):
@@ -123,37 +123,49 @@ def head_of(line: bytes) -> bytes:
 
 
 def facts_of(source: Source, language: str, chunks: list[Chunk], tags: Tags) -> bytes:
-    """What `links` needs of a file, as JSON: path, language, imported names, chunks' facts.
+    """What `links` needs of a file, as two lines of JSON.
 
-    The names are null where one import brings in all that there is.
+    The first: path, number of chunks, and of each definition that calls can mean the number of
+    its chunk, its symbol and kind. The second: path, language, the names that are imported
+    (null where one import brings in all that there is), and each chunk's symbol and calls.
     """
-    calls = tags.calls
     imported: list[str] | None = None
     if not any("*" in statement for statement in tags.imports):
         names = {n for statement in tags.imports for n in import_names(statement, language)}
         imported = sorted(name.decode("utf-8", "replace") for name in names)
-    facts: list[list[Any] | None] = []
-    at = 0
+    definitions = [[n, c.symbol, c.kind] for n, c in enumerate(chunks) if _may_be_called(c)]
+    callers = [[c.symbol, calls] for c, calls in _hanging(source.data, chunks, tags) if c.symbol]
+    first = json.dumps([source.path, len(chunks), definitions])
+    return f"{first}\n{json.dumps([source.path, language, imported, callers])}".encode()
+
+
+def _hanging(
+    data: bytes, chunks: list[Chunk], tags: Tags
+) -> Iterator[tuple[Chunk, dict[str, list[str | None]]]]:
+    """Each chunk that calls something, with the names and what each hangs on."""
+    calls, at = tags.calls, 0
     for chunk in chunks:
         hangs_on: dict[str, list[str | None]] = {}
         while at < len(calls) and calls[at][0] < chunk.end_byte:
             place, name = calls[at]
             found = hangs_on.setdefault(name, [])
-            if (receiver := receiver_at(source.data, place)) not in found:
+            if (receiver := receiver_at(data, place)) not in found:
                 found.append(receiver)
             at += 1
-        facts.append(_facts(chunk, hangs_on))
-    return json.dumps([source.path, language, imported, facts]).encode()
+        if hangs_on:
+            yield chunk, hangs_on
 
 
-def _facts(chunk: Chunk, calls: dict[str, list[str | None]]) -> list[Any] | None:
-    if chunk.symbol is None:
-        return None
+def _may_be_called(chunk: Chunk) -> bool:
     # Definitions each once: a class has no signature but where it begins.
-    is_target = chunk.part == 1 and (
-        chunk.kind in ("function", "method") or (chunk.kind == "class" and bool(chunk.signature))
+    return (
+        chunk.symbol is not None
+        and chunk.part == 1
+        and (
+            chunk.kind in ("function", "method")
+            or (chunk.kind == "class" and bool(chunk.signature))
+        )
     )
-    return [chunk.symbol, chunk.kind, is_target, calls]
 
 
 def _covers(chunks: list[Chunk], data: bytes) -> bool:

@@ -1,16 +1,25 @@
 """Attention for the CPU, in place of MLX's fused one, which falls back to slow generic code there.
 
-Same function, two savings: heads that share keys (GQA) are folded into one GEMM, and
-causal queries run in blocks over only the keys they see.
+Same function, other order of work: heads that share keys (GQA) are folded into one GEMM,
+causal queries run in blocks over only the keys they see, exponentials are those of
+`cpu_math`, and the backward pass makes the probabilities of a block again from the stored
+log-sum-exp instead of keeping them (arXiv 2205.14135, algorithm 4), so memory grows with the
+length and not with its square.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from forge_cli.models import cpu_math
 from forge_cli.models.backend import mx, on_gpu
 
-_BLOCK = 128
+_BLOCK = 96
+# Less than any score by so much that its exponential is nothing.
+_UNSEEN = -1e30
+_LN_2 = 1 / cpu_math.LOG2_E
 
 
 def attend(
@@ -28,52 +37,117 @@ def attend(
     Args:
         q: [B, H, L, D]. k: [B, K, T, D] and v: [B, K, T, Dv] with H a multiple of K.
         mask: None, "causal" (query i sees keys up to T − L + i), or an array that
-            broadcasts to [B, H, L, T]: bool (True: visible) or additive.
+            broadcasts to [B, H, L, T]: bool (True: visible) or additive, without a gradient.
 
     Returns:
         [B, H, L, Dv].
     """
-    if sinks is not None:
+    if sinks is not None or q.dtype != mx.float32:
         return _fused(q, k, v, scale=scale, mask=mask, sinks=sinks)
-    length, total = q.shape[2], k.shape[2]
-    causal = isinstance(mask, str)
-    if not causal or length <= _BLOCK:
-        return _block(q * scale, k, v, _triangle(length, total) if causal else mask)
-    blocks = []
+    if isinstance(mask, mx.array) and mask.dtype == mx.bool_:
+        mask = _additive(mask)
+    shape = (*q.shape[:3], v.shape[-1])
+    shared = k.shape[1]
+    # Scores are in powers of two. Query heads of one key head stand together: [B, K, G, L, D].
+    grouped = (q * (scale * cpu_math.LOG2_E)).reshape(q.shape[0], shared, -1, *q.shape[2:])
+    out, _unused = _attention(mask)(grouped, k, v)
+    return out.reshape(shape)
+
+
+def _attention(mask: mx.array | str | None) -> Any:
+    """(q, k, v) → (outputs, log₂ of the summed 2^score), with the backward pass made by hand."""
+
+    @mx.custom_function
+    def attention(q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
+        outputs, sums = [], []
+        for block in _blocks(q, k, mask):
+            scores = block.scores(q, k)
+            top = scores.max(axis=-1, keepdims=True)
+            p = cpu_math.exp2(scores - top)
+            total = cpu_math.row_sums(p)
+            outputs.append(block.unfold(p @ v[:, :, : block.seen] / total))
+            sums.append(block.unfold(top + mx.log2(total)))
+        return mx.concatenate(outputs, axis=3), mx.concatenate(sums, axis=3)
+
+    @attention.vjp
+    def backward(
+        primals: tuple[mx.array, mx.array, mx.array],
+        cotangents: tuple[mx.array, mx.array],
+        outputs: tuple[mx.array, mx.array],
+    ) -> tuple[mx.array, mx.array, mx.array]:
+        q, k, v = primals
+        given, out, sums = cotangents[0], outputs[0], outputs[1]
+        dots = (given * out).sum(axis=-1, keepdims=True)
+        dq, dk, dv = [], mx.zeros_like(k), mx.zeros_like(v)
+        for block in _blocks(q, k, mask):
+            seen = block.seen
+            own, toward = block.fold(q), block.fold(given)
+            p = cpu_math.exp2(block.scores(q, k) - block.fold(sums))
+            ds = p * (toward @ v[:, :, :seen].swapaxes(-1, -2) - block.fold(dots))
+            dq.append(block.unfold(ds @ k[:, :, :seen]))
+            dk = _add_first(dk, ds.swapaxes(-1, -2) @ own)
+            dv = _add_first(dv, p.swapaxes(-1, -2) @ toward)
+        return mx.concatenate(dq, axis=3) * _LN_2, dk * _LN_2, dv
+
+    return attention
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Queries start..stop, which see the first `seen` keys."""
+
+    start: int
+    stop: int
+    seen: int
+    mask: mx.array | None  # additive, broadcasts to [B, H, stop − start, seen]
+
+    def fold(self, x: mx.array) -> mx.array:
+        """[B, K, G, L, D] → [B, K, G·(stop − start), D]: one GEMM for the heads of a group."""
+        part = x[:, :, :, self.start : self.stop]
+        return part.reshape(*x.shape[:2], -1, x.shape[-1])
+
+    def unfold(self, x: mx.array) -> mx.array:
+        """[B, K, G·l, D] → [B, K, G, l, D]."""
+        return x.reshape(*x.shape[:2], -1, self.stop - self.start, x.shape[-1])
+
+    def scores(self, q: mx.array, k: mx.array) -> mx.array:
+        """q·kᵀ + mask, [B, K, G·l, seen]."""
+        scores = self.fold(q) @ k[:, :, : self.seen].swapaxes(-1, -2)
+        if self.mask is None:
+            return scores
+        wide = (q.shape[0], -1, self.stop - self.start, self.seen)
+        return (scores.reshape(wide) + self.mask).reshape(scores.shape)
+
+
+def _blocks(q: mx.array, k: mx.array, mask: mx.array | str | None) -> Iterator[_Block]:
+    length, total = q.shape[3], k.shape[2]
+    if not isinstance(mask, str):
+        yield _Block(0, length, total, mask)
+        return
     for start in range(0, length, _BLOCK):
         stop = min(start + _BLOCK, length)
         seen = total - length + stop
-        blocks.append(
-            _block(
-                q[:, :, start:stop] * scale,
-                k[:, :, :seen],
-                v[:, :, :seen],
-                _triangle(stop - start, seen),
-            )
-        )
-    return mx.concatenate(blocks, axis=2)
+        yield _Block(start, stop, seen, _triangle(stop - start, seen))
 
 
 def _triangle(length: int, total: int) -> mx.array | None:
     if length == 1:
         return None
-    return mx.arange(total - length, total)[:, None] >= mx.arange(total)[None]
+    # How far a key lies ahead of its query. Products and sums: a choice would cost ten times more.
+    ahead = mx.arange(total, dtype=mx.float32) - mx.arange(total - length, total)[:, None]
+    return mx.maximum(ahead, 0.0) * _UNSEEN
 
 
-def _block(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str | None) -> mx.array:
-    batch, heads, length, dim = q.shape
-    shared = k.shape[1]
-    folded = q.reshape(batch, shared, heads // shared * length, dim)
-    scores = folded @ k.swapaxes(-1, -2)
-    if isinstance(mask, mx.array):
-        wide = scores.reshape(batch, heads, length, -1)
-        if mask.dtype == mx.bool_:
-            wide = mx.where(mask, wide, mx.finfo(wide.dtype).min)
-        else:
-            wide = wide + mask
-        scores = wide.reshape(scores.shape)
-    out = mx.softmax(scores, axis=-1) @ v
-    return out.reshape(batch, heads, length, v.shape[-1])
+def _additive(visible: mx.array) -> mx.array:
+    return mx.where(visible, 0.0, _UNSEEN)
+
+
+def _add_first(whole: mx.array, part: mx.array) -> mx.array:
+    """`whole` with `part` added to its first keys."""
+    if part.shape == whole.shape:
+        return whole + part
+    seen = part.shape[2]
+    return mx.concatenate([whole[:, :, :seen] + part, whole[:, :, seen:]], axis=2)
 
 
 _fused = mx.fast.scaled_dot_product_attention
@@ -82,4 +156,5 @@ _fused = mx.fast.scaled_dot_product_attention
 def install() -> None:
     """Let mlx-lm's models use `attend` where MLX computes on the CPU."""
     if not on_gpu():
+        cpu_math.install()
         mx.fast.scaled_dot_product_attention = attend

@@ -8,78 +8,12 @@ holds everyone to that). On macOS nothing is preloaded.
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
-import sys
-import tempfile
-import warnings
 from pathlib import Path
 
-from forge_cli.core.config import cache_dir
-
-
-def preload_blas() -> str | None:
-    """Load OpenBLAS in front of the BLAS that MLX links; warn when that fails.
-
-    Returns:
-        The path of the library, or None where MLX keeps its own (macOS, or a failure).
-    """
-    if sys.platform != "linux":
-        return None
-    if "mlx.core" in sys.modules:
-        warnings.warn("mlx was imported before Forge: GEMM stays slow", stacklevel=2)
-        return None
-    try:
-        library = _site_file("cmeel.prefix/lib", "libopenblas.so.0")
-        try:
-            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-        except OSError:
-            # Most often libgfortran is not installed system-wide.
-            _load_gfortran()
-            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-    except OSError as error:
-        warnings.warn(
-            f"no optimised BLAS ({error}): training will be about 30 times slower; "
-            "mend it with: pip install cmeel-openblas",
-            stacklevel=2,
-        )
-        return None
-    return str(library)
-
-
-def _load_gfortran() -> None:
-    """Load the libgfortran that the MLX wheel carries, under the name OpenBLAS asks for.
-
-    The wheel's copy has a hash in its SONAME, so the loader would not take it for
-    `libgfortran.so.5`. A copy with the plain SONAME goes into the cache. (The new name
-    is shorter, so it fits into the string table in place.)
-    """
-    hashed = _site_file("mlx_cpu.libs", "libgfortran-*.so.5*")
-    plain = cache_dir() / "blas" / hashed.name / "libgfortran.so.5"
-    if not plain.exists():
-        soname = hashed.name.encode() + b"\0"
-        content = hashed.read_bytes()
-        if content.count(soname) != 1:
-            raise OSError(f"{hashed.name}: unexpected layout")
-        plain.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=plain.parent, delete=False) as stream:
-            stream.write(content.replace(soname, b"libgfortran.so.5".ljust(len(soname), b"\0")))
-        Path(stream.name).replace(plain)
-    ctypes.CDLL(str(_site_file("mlx_cpu.libs", "libquadmath-*")), mode=ctypes.RTLD_GLOBAL)
-    ctypes.CDLL(str(plain), mode=ctypes.RTLD_GLOBAL)
-
-
-def _site_file(folder: str, pattern: str) -> Path:
-    """A file that another wheel put beside the `mlx` package."""
-    spec = importlib.util.find_spec("mlx")
-    for place in spec.submodule_search_locations or [] if spec else []:
-        found = sorted((Path(place).parent / folder).glob(pattern))
-        if found:
-            return found[0]
-    raise OSError(f"{folder}/{pattern} not found beside mlx")
-
+from forge_cli.models.blas import keep_freed_memory, preload_blas
 
 BLAS = preload_blas()
+keep_freed_memory()
 
 import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402
@@ -89,7 +23,7 @@ if mx.default_device() == mx.cpu:
     # first step, and a failure on machines without a compiler.
     mx.disable_compile()
 
-__all__ = ["BLAS", "compute_dtype", "device_memory", "mx", "nn", "on_gpu", "preload_blas"]
+__all__ = ["BLAS", "compute_dtype", "device_memory", "mx", "nn", "on_gpu"]
 
 
 def on_gpu() -> bool:

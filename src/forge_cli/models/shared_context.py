@@ -15,6 +15,7 @@ import numpy as np
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.models.backend import compute_dtype, mx, nn
+from forge_cli.models.head_loss import NONE, Penalties, head_losses, is_frozen, plain_losses
 
 # Below this a prefix is not worth a second pass.
 _MIN_PREFIX = 32
@@ -139,7 +140,7 @@ def _mask(length: int, offset: int, as_array: bool, window: int | None) -> mx.ar
     return at >= key if window is None else (at >= key) & (at < key + window)
 
 
-def token_losses(model: nn.Module, group: Group) -> mx.array:
+def token_losses(model: nn.Module, group: Group, penalties: Penalties = NONE) -> mx.array:
     """Cross-entropy of each supervised token, float32 [S], in nats."""
     layers = len(model.layers)
     if group.prefix.size:
@@ -148,9 +149,17 @@ def token_losses(model: nn.Module, group: Group) -> mx.array:
         hidden = model.model(group.branches, cache=[_Branches(r) for r in recorded])
     else:
         hidden = model.model(group.branches, cache=[_Recorder() for _ in range(layers)])
-    logits = lm_head(model, hidden[group.rows, group.columns]).astype(mx.float32)
-    picked = mx.take_along_axis(logits, group.targets[:, None], axis=-1)[:, 0]
-    return mx.logsumexp(logits, axis=-1) - picked
+    hidden = hidden[group.rows, group.columns]
+    embedding = model.model.embed_tokens
+    if not is_frozen(model.lm_head if hasattr(model, "lm_head") else embedding):
+        return plain_losses(lm_head(model, hidden), group.targets, penalties)
+    return head_losses(
+        lambda rows: lm_head(model, rows),
+        hidden,
+        group.targets,
+        embedding.weight.shape[0],
+        penalties,
+    )
 
 
 def lm_head(model: nn.Module, hidden: mx.array) -> mx.array:

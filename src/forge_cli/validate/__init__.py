@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from forge_cli.core.errors import ForgeError, GateFailed
+from forge_cli.core.errors import ForgeError, GateFailed, UsageError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.records import Example, Verdict
 from forge_cli.validate.report import Report, describe
@@ -30,6 +30,7 @@ def run(
     max_rejects: float = 1.0,
     min_quality: float = 0.0,
     fix: bool = False,
+    base_loss: Sequence[float] | None = None,
     on_reject: Callable[[Verdict], None] | None = None,
     on_report: Callable[[Report], None] | None = None,
     reporter: Reporter = SILENT,
@@ -42,10 +43,12 @@ def run(
         min_examples, max_rejects, min_quality: gates on the count of sound examples, on the
             share of rejected ones, and on `report.quality_of`.
         fix: mend what can be mended without a doubt before it is checked.
+        base_loss: (least, most) mean loss of the answer under `model`, in nats a token; rows
+            outside are rejected. None: the model is not run.
 
     Raises:
         GateFailed: a gate said no. ForgeError: nothing sound is left, or too few files.
-        UsageError: a split by time of rows without the time of a commit.
+        UsageError: a split by time of rows without the time of a commit; bounds in no order.
     """
     from forge_cli.validate.repair import repair
     from forge_cli.validate.split import assign, leakage
@@ -57,6 +60,9 @@ def run(
     rows = [repair(example, repairs) for example in given] if fix else given
     lengths: dict[str, int] = {}
     sound, rejected = _judge(rows, model, max_tokens, lengths, reporter)
+    if base_loss and sound:
+        sound, useless = _by_base_loss(sound, model, base_loss, reporter)
+        rejected += useless
     for verdict in rejected:
         if on_reject:
             on_reject(verdict)
@@ -110,6 +116,20 @@ def _judge(
         if e.id in twins
     ]
     return [e for e in sound if e.id not in twins], rejected
+
+
+def _by_base_loss(
+    rows: Sequence[Example], model: str, bounds: Sequence[float], reporter: Reporter
+) -> tuple[list[Example], list[Verdict]]:
+    from forge_cli.validate.base_loss import out_of_bounds
+
+    least, most = bounds
+    if least >= most:
+        raise UsageError(f"base_loss {least:g} {most:g}: nothing lies between", "least, then most")
+    reasons = list(out_of_bounds(rows, model, least, most, reporter))
+    kept = [row for row, why in zip(rows, reasons, strict=True) if not why]
+    judged = zip(rows, reasons, strict=True)
+    return kept, [_verdict(row, "base-loss", why) for row, why in judged if why]
 
 
 def _checks() -> list[tuple[str, Check]]:
