@@ -242,7 +242,7 @@ def test_an_update_cut_in_half_is_not_saved(
 
 def test_another_rank_does_not_take_up_the_run(tmp_path: Path, model: str) -> None:
     train.run(examples(), out=tmp_path, model=model, **SETTINGS | {"steps": 1})
-    with pytest.raises(ForgeError, match="adapters of another rank or other layers") as error:
+    with pytest.raises(ForgeError, match="adapters of another rank or on other layers") as error:
         train.run(examples(), out=tmp_path, model=model, **SETTINGS | {"steps": 1, "rank": 8})
     assert "--fresh" in error.value.hint
 
