@@ -346,9 +346,25 @@ def test_a_tracker_that_is_not_installed_says_how_to(
     assert re.search(r"pip install 'forge-cli\[\w+\]'", error.value.hint)
 
 
-def test_an_unknown_tracker_is_named(tmp_path: Path, model: str) -> None:
+def test_an_unknown_tracker_is_named_before_the_model_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="track neptune: unknown"):
-        train.run(examples(), out=tmp_path, model=model, **SETTINGS, track=["neptune"])
+        train.run(examples(), out=tmp_path, model="never loaded", **SETTINGS, track=["neptune"])
+
+
+def test_trackers_hear_of_a_run_of_the_stage(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import forge_cli.train.callbacks as known
+
+    heard: list[Callback] = []
+
+    class Hear(Callback):
+        def on_end(self, run: Run) -> None:
+            heard.append(self)
+
+    monkeypatch.setitem(known.TRACKERS, "wandb", Hear)
+    train.run(examples(), out=tmp_path, model=model, **SETTINGS | {"steps": 1}, track=["wandb"])
+    assert len(heard) == 1
 
 
 needs = {

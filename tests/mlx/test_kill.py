@@ -47,7 +47,7 @@ def computed(out: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k not in measured} for row in rows]
 
 
-# A run changes about 150 files; the same run is killed again and again on its way to the end.
+# A run changes about 180 files; the same run is killed again and again on its way to the end.
 MOMENTS = [f"ops:{n}" for n in sorted(random.Random(4).sample(range(1, 60), 5))]
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import mlx.optimizers as optim
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 from forge_cli.core.config import Settings
 from forge_cli.core.errors import UsageError
+from forge_cli.models.adapters import adapter_arrays
 from forge_cli.models.backend import mx, nn
 from forge_cli.train.optimisers import OPTIMISERS, make_optimiser
 from forge_cli.train.schedules import Kind, Schedule
-from tiny_loop import batch, same_arrays, train_tiny
+from tiny_loop import batch, same_arrays, train_tiny, tuned_model
 
 
 class Pair(nn.Module):
@@ -97,6 +100,59 @@ def test_each_learns_and_resumes_bit_for_bit(tmp_path: Path, name: str) -> None:
     assert again == whole and same_arrays(resumed, arrays)
     last = "checkpoints/step-00000008.safetensors"
     assert (tmp_path / "killed" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
+
+
+def half(model: nn.Module) -> nn.Module:
+    """The model with adapters in bfloat16, as on a Mac's GPU."""
+    arrays = tree_map(lambda p: p.astype(mx.bfloat16), model.trainable_parameters())
+    model.update(arrays)
+    return model
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_small_steps_of_16_bit_adapters_are_not_lost(name: str) -> None:
+    def moved(model: nn.Module, optimiser: Any, dtype: mx.Dtype = mx.float32) -> np.ndarray:
+        """Where 40 small steps of one and the same gradient lead, all arrays in one."""
+
+        def flat() -> np.ndarray:
+            arrays = adapter_arrays(model).values()
+            return np.concatenate([np.array(v.astype(mx.float32)).ravel() for v in arrays])
+
+        before = flat()
+        gradients = tree_map(lambda p: p.astype(dtype), start.trainable_parameters())
+        for _ in range(40):
+            optimiser.learning_rate = 2e-4 if name == "muon" else 2e-5
+            optimiser.update(model, gradients)
+        return flat() - before
+
+    start, exact, ours, lossy = tuned_model(), tuned_model(), half(tuned_model()), tuned_model()
+    want = moved(exact, make_optimiser(name, exact, weight_decay=0.0))
+    found = moved(ours, make_optimiser(name, ours, weight_decay=0.0))
+    assert {array.dtype for array in adapter_arrays(ours).values()} == {mx.bfloat16}
+    # How far along the exact way: single arrays are rounded, all together go as far.
+    assert found @ want / (want @ want) == pytest.approx(1.0, abs=0.1)
+    plain = {"adamw": optim.AdamW, "adafactor": optim.Adafactor, "lion": optim.Lion}.get(name)
+    if plain:
+        fixed = {"relative_step": False, "scale_parameter": False} if name == "adafactor" else {}
+        without = moved(half(lossy), plain(0.0, **fixed), mx.bfloat16)
+        off = abs(1 - without @ want / (want @ want))
+        assert off > 0.3, "without the copies much of it is lost, or goes too far"
+
+
+def test_16_bit_adapters_resume_bit_for_bit(tmp_path: Path) -> None:
+    plan = [[batch(2, context=n)] for n in range(6)]
+
+    def train(name: str) -> dict[str, mx.array]:
+        settings = {"model": half(tuned_model()), "valid_every": 3, "keep_last": 9}
+        return train_tiny(tmp_path / name, plan, **settings)[1]
+
+    whole = train("whole")
+    assert {array.dtype for array in whole.values()} == {mx.bfloat16}
+    train("cut")
+    (tmp_path / "cut/checkpoints/step-00000006.safetensors").unlink()
+    assert same_arrays(train("cut"), whole)
+    files = [tmp_path / name / "checkpoints/step-00000006.safetensors" for name in ("cut", "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def rates(kind: Kind, warmup: float = 0.1, **more: float) -> list[float]:

@@ -202,6 +202,13 @@ def test_other_rows_do_not_take_up_a_run(tmp_path: Path) -> None:
     assert train_tiny(tmp_path, more)[0].step == 5, "a longer plan that starts alike goes on"
 
 
+def test_another_optimiser_does_not_take_up_a_run(tmp_path: Path) -> None:
+    plan = [[batch(2, context=n)] for n in range(2)]
+    train_tiny(tmp_path, plan)
+    with pytest.raises(ForgeError, match="was trained with another optimiser"):
+        train_tiny(tmp_path, plan, optimiser="lion")
+
+
 def test_a_callback_sees_each_step_once(tmp_path: Path) -> None:
     class See(Callback):
         def __init__(self) -> None:

@@ -242,7 +242,7 @@ def test_an_update_cut_in_half_is_not_saved(
 
 def test_another_rank_does_not_take_up_the_run(tmp_path: Path, model: str) -> None:
     train.run(examples(), out=tmp_path, model=model, **SETTINGS | {"steps": 1})
-    with pytest.raises(ForgeError, match="adapters of another rank or other layers") as error:
+    with pytest.raises(ForgeError, match="adapters of another rank or on other layers") as error:
         train.run(examples(), out=tmp_path, model=model, **SETTINGS | {"steps": 1, "rank": 8})
     assert "--fresh" in error.value.hint
 
@@ -306,6 +306,42 @@ def test_groups_are_contexts_of_at_most_8_rows(model: str) -> None:
     groups = make_groups(rows, tokenizer, max_tokens=2048)
     assert [len(group.counts) for group in groups] == [8, 2, 8, 2]
     assert all(group.prefix.size > 100 for group in groups)
+
+
+def test_the_settings_of_the_loop_reach_it(tmp_path: Path, model: str) -> None:
+    settings = SETTINGS | {"model": model, "steps": 4, "accumulate": 2, "valid_every": 4}
+
+    def adapters(name: str, **changes: Any) -> bytes:
+        out = tmp_path / name
+        train.run(examples(), out=out, **settings | changes)
+        return (out / "adapters/adapters.safetensors").read_bytes()
+
+    constant = {"schedule": "constant", "warmup": 0.0}
+    plain = adapters("plain", **constant, save_every=1, keep_last=3)
+    rows = [row for row in rows_of(tmp_path / "plain") if "loss" in row]
+    assert {row["learning_rate"] for row in rows} == {5e-3}
+    assert len(checkpoints(tmp_path / "plain/checkpoints")) == 3
+    changes: list[dict[str, Any]] = [
+        {"optimiser": "adafactor"}, {"optimiser": "lion"}, {"optimiser": "muon"},
+        {"accumulate": 1}, {"neftune": 5.0}, {"schedule": "wsd", "decay": 0.5},
+    ]  # fmt: skip
+    others = [adapters(f"{n}", **constant | change) for n, change in enumerate(changes)]
+    assert len({plain, *others}) == 1 + len(changes)
+    less = max(row["step_bytes"] for row in rows)
+    adapters("checkpointed", **constant, gradient_checkpointing=True)
+    assert max(r.get("step_bytes", 0) for r in rows_of(tmp_path / "checkpointed")) < less
+    with pytest.raises(ForgeError, match="rows already run one by one"):
+        adapters("small", memory_limit=1e-4)
+
+
+def test_the_pipeline_hands_on_what_the_stage_takes() -> None:
+    from inspect import signature
+
+    from forge_cli.core.config import Settings
+    from forge_cli.pipeline import _train_settings
+
+    taken = set(signature(train.run).parameters) - {"examples", "out", "callbacks", "reporter"}
+    assert set(_train_settings(Settings())) == taken
 
 
 def test_epochs_count_groups(tmp_path: Path, model: str) -> None:

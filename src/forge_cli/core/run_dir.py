@@ -2,9 +2,10 @@
 
 run.json       settings with their origins, versions, model, stages done, metrics
 data/          chunks.jsonl  examples.jsonl  valid.jsonl  rejects.jsonl
-checkpoints/   adapters and optimiser state, to resume from
-adapters/      the best checkpoint, to evaluate and export
+checkpoints/   all that training needs to go on: the last ones and the best
+adapters/      the best adapters, to evaluate and export
 metrics.jsonl  one row per optimiser step, with the validation loss where one was taken
+report.html    the curves of training     samples.jsonl  answers while it learned
 eval/ export/  what those stages wrote
 """
 

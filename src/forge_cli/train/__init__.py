@@ -22,7 +22,7 @@ from forge_cli.models.head_loss import Penalties
 from forge_cli.models.load import load_dense
 from forge_cli.models.spans import SpanWeights
 from forge_cli.train.batches import make_groups
-from forge_cli.train.callbacks import Callback, make_callbacks
+from forge_cli.train.callbacks import Callback, make_callbacks, make_trackers
 from forge_cli.train.checkpoint import checkpoints
 from forge_cli.train.gradient_checkpointing import checkpoint_blocks
 from forge_cli.train.initial import start_adapters
@@ -108,6 +108,7 @@ def run(
             f"{len(train)} training and {len(valid)} validation rows: both are needed",
             "run forge validate first; a very small repository has too few files to split",
         )
+    trackers = make_trackers(track)  # one that is missing should not cost a model's loading
     mx.reset_peak_memory()
     mx.random.seed(seed)
     memory_bytes = int(memory_limit * 1e9) if memory_limit else device_memory()
@@ -140,7 +141,7 @@ def run(
         loaded, valid,
         lambda: save_adapters(folder, config, adapter_arrays(loaded.model), initial),
         title=f"{out.name}: {init}, rank {rank}", memory_bytes=memory_bytes, patience=patience,
-        min_delta=min_delta, sample_every=sample_every, sample_rows=sample_rows, track=track,
+        min_delta=min_delta, sample_every=sample_every, sample_rows=sample_rows,
     )  # fmt: skip
     progress = fit(
         Loop(
@@ -154,7 +155,7 @@ def run(
             valid_every=valid_every,
             out=out,
             reporter=reporter,
-            callbacks=[*own, *callbacks],
+            callbacks=[*own, *trackers, *callbacks],
             save_every=save_every,
             keep_last=keep_last,
             around=Neftune(loaded.model, neftune, seed) if neftune else nothing,

@@ -27,13 +27,13 @@ def checkpoint_blocks(model: nn.Module) -> None:
 def _checkpointed(kind: type) -> Any:
     plain = kind.__call__
 
-    def call(self: Any, x: mx.array, mask: Any = None, cache: Any = None, **rest: Any) -> mx.array:
+    def call(self: Any, x: mx.array, mask: Any = None, cache: Any = None, **rest: Any) -> Any:
         if not self.training:
             return plain(self, x, mask, cache, **rest)
 
         def inner(
-            arrays: dict[str, Any], held: dict[str, mx.array], x: mx.array
-        ) -> tuple[mx.array, dict[str, mx.array]]:
+            arrays: dict[str, Any], held: dict[str, mx.array], x: mx.array, rest: dict[str, Any]
+        ) -> tuple[Any, dict[str, mx.array]]:
             own = copy.copy(cache)
             if held:
                 vars(own).update(held)
@@ -45,7 +45,8 @@ def _checkpointed(kind: type) -> Any:
                 self.update(before)
             return out, _held(own)
 
-        out, held = mx.checkpoint(inner)(self.trainable_parameters(), _held(cache), x)
+        arrays = self.trainable_parameters()
+        out, held = mx.checkpoint(inner)(arrays, _held(cache), x, rest)
         if held:
             vars(cache).update(held)
         return out

@@ -19,8 +19,9 @@ from forge_cli.train import checkpoint
 from forge_cli.train.callbacks.protocol import Abort, Callback, Run, Validation
 from forge_cli.train.checkpoint import Progress, State
 from forge_cli.train.micro_batches import Batch, Loss, group_loss, split_batch
+from forge_cli.train.pace import Pace
 from forge_cli.train.schedules import Schedule
-from forge_cli.train.step import Around, Step, Stepper, nothing
+from forge_cli.train.step import Around, Stepper, nothing
 
 __all__ = ["Loop", "Schedule", "fit", "mean_loss"]
 
@@ -64,14 +65,17 @@ class Loop:
 
 
 def mean_loss(model: nn.Module, data: Sequence[Any], loss: Loss = group_loss) -> float:
-    """Sum of losses over sum of supervised tokens, over all of `data`, in nats."""
+    """Sum of losses over sum of supervised tokens, over all of `data`, in nats.
+
+    Not a number where no token is supervised.
+    """
     total, count = 0.0, 0.0
     for item in data:
         losses, of = loss(model, item)
         total += float(losses)
         count += float(of)
         mx.clear_cache()
-    return total / count
+    return total / count if count else math.nan
 
 
 def fit(loop: Loop) -> Progress:
@@ -108,7 +112,7 @@ def fit(loop: Loop) -> Progress:
 
 
 def _train(loop: Loop, run: Run, stepper: Stepper, task: Task) -> None:
-    progress, eta = run.progress, _Eta(run)
+    progress, pace = run.progress, Pace(run.progress.step, run.steps)
     saved = progress.step if progress.step or progress.history else -1
     while True:
         ending = bool(run.stop) or progress.step >= run.steps
@@ -127,32 +131,9 @@ def _train(loop: Loop, run: Run, stepper: Stepper, task: Task) -> None:
         for callback in loop.callbacks:
             callback.on_step(run, done)
         stepper.updating = False
-        task.advance(1, f"{_detail(done)} · {eta.left()} left")
+        task.advance(1, pace.describe(done))
     if run.stop and progress.step < run.steps:
         loop.reporter.note(f"stopped early, after step {progress.step}: {run.stop}")
-
-
-def _detail(done: Step) -> str:
-    seconds = max(done.seconds, 1e-9)
-    return (
-        f"loss {done.loss:.3f} · {done.tokens / seconds:,.0f} tokens/s "
-        f"({done.supervised_tokens / seconds:,.0f} supervised) · "
-        f"{done.step_bytes / 1e9:.1f} GB"
-    )
-
-
-class _Eta:
-    """The time left, by what the steps of this session took, validations included."""
-
-    def __init__(self, run: Run) -> None:
-        self.run, self.started, self.first = run, time.monotonic(), run.progress.step
-
-    def left(self) -> str:
-        done = self.run.progress.step - self.first
-        each = (time.monotonic() - self.started) / max(1, done)
-        seconds = round(each * (self.run.steps - self.run.progress.step))
-        hours, minutes = seconds // 3600, seconds % 3600 // 60
-        return f"{hours} h {minutes:02} min" if hours else f"{minutes}:{seconds % 60:02} min"
 
 
 def _validate(loop: Loop, run: Run, stepper: Stepper) -> None:
@@ -215,20 +196,8 @@ def _resume(loop: Loop, stepper: Stepper) -> Progress:
     state = checkpoint.load_newest(loop.folder, loop.reporter)
     if state is None:
         return Progress()
-    want = {name: value.shape for name, value in adapter_arrays(loop.model).items()}
-    if {name: value.shape for name, value in state.adapters.items()} != want:
-        raise ForgeError(
-            f"{loop.folder}: has adapters of another rank or other layers",
-            "train with the settings it was made with, or start over with --fresh",
-        )
-    progress, rows = state.progress, ""
-    for batches in loop.plan[: progress.step]:
-        rows = _hash_rows(rows, batches)
-    if rows != progress.rows:
-        raise ForgeError(
-            f"{loop.folder}: was trained on other rows, or on these in another order",
-            "train with the data and seed it was made with, or start over with --fresh",
-        )
+    _must_belong(loop, state)
+    progress = state.progress
     loop.model.load_weights(list(state.adapters.items()), strict=False)
     loop.optimiser.state = state.optimiser
     mx.eval(loop.model.trainable_parameters(), loop.optimiser.state)
@@ -236,6 +205,30 @@ def _resume(loop: Loop, stepper: Stepper) -> Progress:
     stepper.partial = state.partial
     loop.reporter.note(f"resuming after step {progress.step}")
     return progress
+
+
+def _must_belong(loop: Loop, state: State) -> None:
+    rows = ""
+    for batches in loop.plan[: state.progress.step]:
+        rows = _hash_rows(rows, batches)
+    faults = {
+        "with adapters of another rank or on other layers": _shapes(state.adapters)
+        != _shapes(adapter_arrays(loop.model)),
+        "with another optimiser": _shapes(state.optimiser) != _shapes(loop.optimiser.state),
+        "on other rows, or on these in another order": rows != state.progress.rows,
+    }
+    for what, wrong in faults.items():
+        if wrong:
+            raise ForgeError(
+                f"{loop.folder}: was trained {what}",
+                "train with the settings it was made with, or start over with --fresh",
+            )
+
+
+def _shapes(arrays: Any) -> dict[str, tuple[int, ...]]:
+    from mlx.utils import tree_flatten
+
+    return {name: value.shape for name, value in tree_flatten(arrays)}
 
 
 def _hash_rows(before: str, batches: Sequence[Batch]) -> str:

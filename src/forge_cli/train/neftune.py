@@ -4,34 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 from forge_cli.core.errors import UsageError
-from forge_cli.models.adapters import get_module, set_module
+from forge_cli.models.adapters import get_module
 from forge_cli.models.backend import mx, nn
+from forge_cli.models.quantise import logical_shape
 from forge_cli.train.micro_batches import Batch
-
-
-class _Noisy(nn.Module):
-    """An embedding whose output carries noise; as an output layer it is what it was."""
-
-    def __init__(self, base: Any, alpha: float, length: int, key: mx.array) -> None:
-        super().__init__()
-        self.base = base
-        self.alpha, self.length = alpha, length
-        self._key, self._calls = key, 0
-
-    def __call__(self, ids: mx.array) -> mx.array:
-        found = self.base(ids)
-        # A prefix and its branches are embedded one after the other.
-        key = mx.random.split(self._key, self._calls + 1)[-1]
-        self._calls += 1
-        bound = self.alpha / (self.length * found.shape[-1]) ** 0.5
-        noise = mx.random.uniform(-bound, bound, found.shape, key=key)
-        return found + noise.astype(found.dtype)
-
-    def as_linear(self, hidden: mx.array) -> mx.array:
-        return self.base.as_linear(hidden)
 
 
 class Neftune:
@@ -51,15 +31,32 @@ class Neftune:
     @contextmanager
     def __call__(self, batch: Batch, step: int, number: int) -> Iterator[None]:
         """Let the embedding of the model carry noise within the block."""
-        base = get_module(self.model, self.path)
+        embedding = get_module(self.model, self.path)
         key = mx.random.key(self.seed)
         for part in (step, number):
             key = mx.random.split(key, 1)[0] ^ mx.array(part, dtype=mx.uint32)
-        set_module(self.model, self.path, _Noisy(base, self.alpha, batch.length, key))
+        bound = self.alpha / (batch.length * logical_shape(embedding)[1]) ** 0.5
+        kind = type(embedding)
+        # A class of its own for the object: all else of the embedding stays as it is, also
+        # where it is the output layer too.
+        embedding.__class__ = type(kind.__name__, (kind,), {"__call__": _noisy(kind, bound, key)})
         try:
             yield
         finally:
-            set_module(self.model, self.path, base)
+            embedding.__class__ = kind
+
+
+def _noisy(kind: Any, bound: float, key: mx.array) -> Any:
+    keys = count()
+
+    def call(self: Any, ids: mx.array) -> mx.array:
+        found = kind.__call__(self, ids)
+        # A prefix and its branches are embedded one after the other.
+        own = mx.random.split(key, next(keys) + 1)[-1]
+        noise = mx.random.uniform(-bound, bound, found.shape, key=own)
+        return found + noise.astype(found.dtype)
+
+    return call
 
 
 def _embedding(model: nn.Module) -> str:

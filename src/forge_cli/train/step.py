@@ -169,8 +169,9 @@ class Stepper:
         from mlx.utils import tree_flatten, tree_unflatten
 
         count, sums = self.partial.count, self.partial.gradients
-        arrays = dict(tree_flatten(self.model.trainable_parameters()))
-        mean = {name: (sums[name] / count).astype(arrays[name].dtype) for name in arrays}
+        # In the model's order, whatever order a checkpoint had: the norm is summed in it.
+        names = [name for name, _ in tree_flatten(self.model.trainable_parameters())]
+        mean = {name: sums[name] / count for name in names}
         mean, norm = optim.clip_grad_norm(mean, self.clip)
         mx.eval(mean, norm)
         if not math.isfinite(norm.item()):

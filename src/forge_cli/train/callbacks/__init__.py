@@ -25,6 +25,18 @@ TRACKERS: dict[str, Callable[[], Callback]] = {
 }
 
 
+def make_trackers(names: Sequence[str]) -> list[Callback]:
+    """The callbacks that log to other programs.
+
+    Raises:
+        UsageError: an unknown name, or a program that is not installed.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise UsageError(f"track {name}: unknown", f"known: {', '.join(TRACKERS)}")
+    return [TRACKERS[name]() for name in names]
+
+
 def make_callbacks(
     loaded: Loaded,
     valid: Sequence[Example],
@@ -37,13 +49,8 @@ def make_callbacks(
     sample_every: int,
     sample_rows: int,
     sample_tokens: int = 128,
-    track: Sequence[str],
 ) -> list[Callback]:
-    """What the settings ask for; metrics, memory, best adapters and report always.
-
-    Raises:
-        UsageError: an unknown tracker, or one that is not installed.
-    """
+    """What the settings ask for; metrics, memory, best adapters and report always."""
     # Metrics first: the others read its rows. Memory last: what it raises ends the step.
     found: list[Callback] = [Metrics(), Best(keep_best)]
     if patience:
@@ -51,14 +58,10 @@ def make_callbacks(
     if sample_every:
         rows = valid[:sample_rows]
         found.append(Samples(loaded, rows, every=sample_every, max_tokens=sample_tokens))
-    for name in track:
-        if name not in TRACKERS:
-            raise UsageError(f"track {name}: unknown", f"known: {', '.join(TRACKERS)}")
-        found.append(TRACKERS[name]())
     return [*found, Report(title), Memory(memory_bytes)]
 
 
 __all__ = [
     "Abort", "Best", "Callback", "EarlyStopping", "MLflow", "Memory", "Metrics", "Report", "Run",
-    "Samples", "TensorBoard", "Validation", "WandB", "make_callbacks",
+    "Samples", "TensorBoard", "Validation", "WandB", "make_callbacks", "make_trackers",
 ]  # fmt: skip

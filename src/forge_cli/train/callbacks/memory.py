@@ -44,6 +44,8 @@ class Memory(Callback):
                 "the checkpoint is saved; close other programs or raise memory_limit and run the "
                 "same command, or start over with gradient_checkpointing or smaller rows",
             )
+        if not step.largest_rows:
+            return  # all was added up before an interrupt: nothing ran in this step
         resident = mx.get_active_memory()
         each = max(1, step.step_bytes - resident) / max(1, step.largest_tokens)
         at_most = run.progress.max_tokens or run.largest_tokens

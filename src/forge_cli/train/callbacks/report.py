@@ -139,7 +139,7 @@ def plot(title: str, curves: dict[str, Points]) -> Plot | None:
         Curve(name, " ".join(placed(x, y) for x, y in points), f"{points[-1][1]:.4g}")
         for name, points in drawn.items()
     ]
-    return Plot(title, lines, f"{low:.4g}", f"{high:.4g}", round(left), round(right))
+    return Plot(title, lines, f"{low:.3g}", f"{high:.3g}", round(left), round(right))
 
 
 def thinned(points: Points) -> Points:
