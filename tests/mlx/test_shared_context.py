@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
 from forge_cli.core.errors import ForgeError
-from forge_cli.models import attention
+from forge_cli.models import attention, shared_context
 from forge_cli.models.backend import mx, nn
 from forge_cli.models.shared_context import (
     Group,
@@ -33,6 +34,40 @@ MODELS = {
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {}),
 }
+
+
+# Families that random_model does not know: their modules of mlx-lm, with small sizes.
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma": ("gemma", {}),
+    "gemma2, capped logits": ("gemma2", {}),
+    "gemma3": ("gemma3_text", {"sliding_window": 512, "query_pre_attn_scalar": 16}),
+    "gemma3, sliding window": ("gemma3_text", {"sliding_window": 24, "query_pre_attn_scalar": 16}),
+    "phi3": ("phi3", {}),
+    "cohere, scaled logits": ("cohere", {}),
+    "granite, divided logits": ("granite", {
+        "logits_scaling": 8.0, "attention_multiplier": 0.2, "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.2, "attention_bias": False, "mlp_bias": False,
+        "tie_word_embeddings": True,
+    }),
+    "mixtral": ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+}  # fmt: skip
+
+
+def family(name: str) -> nn.Module:
+    if name in MODELS:
+        kind, changes = MODELS[name]
+        return random_model(kind, **changes)
+    kind, changes = FAMILIES[name]
+    module = importlib.import_module(f"mlx_lm.models.{kind}")
+    config = {
+        "model_type": kind, "hidden_size": 64, "intermediate_size": 96, "vocab_size": 300,
+        "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "max_position_embeddings": 512, **changes,
+    }  # fmt: skip
+    mx.random.seed(0)
+    model: nn.Module = module.Model(module.ModelArgs.from_dict(config))
+    mx.eval(model.parameters())
+    return model
 
 
 def rows(seed: int = 0) -> list[Row]:
@@ -66,10 +101,14 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("kernel")
-@pytest.mark.parametrize("name", MODELS)
-def test_loss_and_gradients_are_those_of_separate_rows(name: str) -> None:
-    kind, changes = MODELS[name]
-    model = random_model(kind, **changes)
+@pytest.mark.parametrize("name", [*MODELS, *FAMILIES])
+@pytest.mark.parametrize("frozen", [False, True], ids=["all trained", "head frozen"])
+def test_loss_and_gradients_are_those_of_separate_rows(name: str, frozen: bool) -> None:
+    model = family(name)
+    if frozen:
+        model.freeze()
+        for block in model.layers:
+            block.self_attn.unfreeze()
     group = group_rows(rows())
     assert group.prefix.size == PREFIX
 
@@ -201,12 +240,6 @@ SMALL = {
     "num_attention_heads": 2, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
 }  # fmt: skip
 NOT_OURS = {
-    # Its logits are divided by 8 after the head: a loss without that trains another function.
-    "granite": {
-        "logits_scaling": 8.0, "attention_multiplier": 0.2, "embedding_multiplier": 12.0,
-        "residual_multiplier": 0.2, "max_position_embeddings": 512, "attention_bias": False,
-        "mlp_bias": False, "rope_theta": 1e4, "tie_word_embeddings": True,
-    },
     # Recurrent: no keys and values to share, no inner `model`.
     "mamba": {
         "state_size": 8, "conv_kernel": 4, "use_bias": False, "use_conv_bias": True,
@@ -225,7 +258,20 @@ def test_a_model_whose_losses_would_be_wrong_is_refused(family: str) -> None:
         check_model(model, family)
 
 
-@pytest.mark.parametrize("name", MODELS)
+def test_a_model_that_attends_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = shared_context._mask
+
+    def later(length: int, offset: int, as_array: bool, window: int | None) -> mx.array | str:
+        # Branches that see the whole prefix but for its last token.
+        found = kept(length, offset, True, window)
+        assert isinstance(found, mx.array)
+        return found & (mx.arange(offset + length) != offset - 1) if offset else found
+
+    monkeypatch.setattr(shared_context, "_mask", later)
+    with pytest.raises(ForgeError, match="its losses come out as"):
+        check_model(random_model("llama"), "llama")
+
+
+@pytest.mark.parametrize("name", [*MODELS, *FAMILIES])
 def test_a_model_whose_losses_are_its_own_is_taken(name: str) -> None:
-    family, changes = MODELS[name]
-    check_model(random_model(family, **changes), name)
+    check_model(family(name), name)

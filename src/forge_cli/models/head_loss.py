@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from forge_cli.models import cpu_math
-from forge_cli.models.backend import mx, nn, on_gpu
+from forge_cli.models.backend import mx, on_gpu
 
 # Bytes of float32 logits at once. MLX on the CPU holds about twelve times as much: what it
 # has begun with, and the exponentials' steps.
@@ -88,11 +88,6 @@ def after(x: mx.array, done: Sequence[mx.array]) -> mx.array:
     Without it MLX would begin with many parts at once and hold what all of them need.
     """
     return mx.depends(x, done[-1]) if done else x
-
-
-def is_frozen(head: nn.Module) -> bool:
-    """Whether nothing in a module is trained."""
-    return not head.trainable_parameters()
 
 
 def _parts(count: int, rows: int) -> Iterator[slice]:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from mlx.utils import tree_flatten
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.models.backend import compute_dtype, mx, nn
-from forge_cli.models.head_loss import NONE, Penalties, head_losses, is_frozen, plain_losses
+from forge_cli.models.head_loss import NONE, Penalties, head_losses, plain_losses
 
 # Below this a prefix is not worth a second pass.
 _MIN_PREFIX = 32
@@ -167,23 +168,50 @@ def token_losses(model: nn.Module, group: Group, penalties: Penalties = NONE) ->
     else:
         hidden = model.model(group.branches, cache=[_Recorder() for _ in range(layers)])
     hidden = hidden[group.rows, group.columns]
-    embedding = model.model.embed_tokens
-    if not is_frozen(model.lm_head if hasattr(model, "lm_head") else embedding):
+    if not _head_is_frozen(model):
         return plain_losses(lm_head(model, hidden), group.targets, penalties)
+    vocabulary = model.model.embed_tokens.weight.shape[0]
     return head_losses(
-        lambda rows: lm_head(model, rows),
-        hidden,
-        group.targets,
-        embedding.weight.shape[0],
-        penalties,
+        lambda rows: lm_head(model, rows), hidden, group.targets, vocabulary, penalties
     )
 
 
 def lm_head(model: nn.Module, hidden: mx.array) -> mx.array:
-    """Logits [S, V] of final hidden states [S, D]."""
-    if hasattr(model, "lm_head"):
-        return model.lm_head(hidden)
-    return model.model.embed_tokens.as_linear(hidden)
+    """Logits [S, V] of final hidden states [S, D]: all that the model does after its blocks.
+
+    The model's own code runs with its blocks' result put in, so scales and caps of logits are
+    those that the family has.
+    """
+    logits: mx.array = type(model).__call__(_WithResult(model, hidden), hidden)
+    return logits
+
+
+class _WithResult:
+    """A model whose inner one returns a given result."""
+
+    def __init__(self, model: nn.Module, hidden: mx.array) -> None:
+        self._model = model
+        self.model = _Result(model.model, hidden)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+class _Result:
+    def __init__(self, inner: nn.Module, hidden: mx.array) -> None:
+        self._inner, self._hidden = inner, hidden
+
+    def __call__(self, *_: Any, **__: Any) -> mx.array:
+        return self._hidden
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def _head_is_frozen(model: nn.Module) -> bool:
+    trained = dict(model.trainable_parameters())
+    inner = {name for name, found in trained.pop("model", {}).items() if tree_flatten(found)}
+    return inner <= {"layers"} and not tree_flatten(trained)
 
 
 def check_model(model: nn.Module, name: str) -> None:
