@@ -1,6 +1,6 @@
 """A training step beside mlx-lm's and PEFT's: same rows, adapters, optimiser and BLAS.
 
-python benchmarks/train_speed.py [ROUNDS]
+python benchmarks/train_speed.py [ROUNDS] [--slow]
 
 SmolLM2-135M in float32, LoRA of rank 8 on all linear layers of the last 16 blocks, AdamW. The
 rows are RAFT rows of the standard library's `email` package: contexts of four documents with five
@@ -10,8 +10,8 @@ is for Forge (median of the rounds' ratios), and peak memory.
 
 `forge, checkpointed` computes activations again backwards (`gradient_checkpointing`), and
 `forge, rows apart` does not share the context of the rows. mlx-lm pads to 1 + 32k
-and runs its head on every position (`tuner.trainer.default_loss`); `4-bit` is its QLoRA on a
-base of 4 bits. mx.compile is off on all sides: on the CPU it needs a C++ compiler.
+and runs its head on every position (`tuner.trainer.default_loss`); `4-bit`, with --slow, is its QLoRA
+on a base of 4 bits, one step. mx.compile is off on all sides: on the CPU it needs a C++ compiler.
 """
 
 from __future__ import annotations
@@ -222,13 +222,14 @@ def main() -> None:
     if sys.argv[1:2] == ["--side"]:
         run_side(sys.argv[2], Path(sys.argv[3]))
         return
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    rounds = next((int(word) for word in sys.argv[1:] if word.isdigit()), 3)
+    slow = SLOW if "--slow" in sys.argv else []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
         make_rows(file)
         found: dict[str, list[dict[str, float] | None]] = {}
         for number in range(rounds):
-            for side in SIDES + (SLOW if number == 0 else []):
+            for side in SIDES + (slow if number == 0 else []):
                 found.setdefault(side, []).append(measure(side, file))
     own = found["forge"]
     print(f"{'':20}{'supervised tokens/s':>22}{'Forge is faster by':>20}{'peak GB':>10}")
