@@ -9,9 +9,9 @@ first step of a process is not counted. Printed: supervised tokens a second, how
 is for Forge (median of the rounds' ratios), and peak memory.
 
 `forge, checkpointed` computes activations again backwards (`gradient_checkpointing`), and
-`forge, rows apart` does not share the context of the rows. mlx-lm pads to 1 + 32k
-and runs its head on every position (`tuner.trainer.default_loss`); `4-bit`, with --slow, is its QLoRA
-on a base of 4 bits, one step. mx.compile is off on all sides: on the CPU it needs a C++ compiler.
+`forge, rows apart` does not share the context of the rows. mlx-lm pads to 1 + 32k and runs its
+head on every position (`tuner.trainer.default_loss`); `4-bit`, with --slow, is its QLoRA on a
+base of 4 bits, one step. mx.compile is off on all sides: on the CPU it needs a C++ compiler.
 """
 
 from __future__ import annotations
