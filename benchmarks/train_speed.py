@@ -8,7 +8,8 @@ questions each, one context a step. Each side is a process of its own; rounds ru
 first step of a process is not counted. Printed: supervised tokens a second, how often more that
 is for Forge (median of the rounds' ratios), and peak memory.
 
-`forge, rows apart` computes the same rows without sharing their context. mlx-lm pads to 1 + 32k
+`forge, checkpointed` computes activations again backwards (`gradient_checkpointing`), and
+`forge, rows apart` does not share the context of the rows. mlx-lm pads to 1 + 32k
 and runs its head on every position (`tuner.trainer.default_loss`); `4-bit` is its QLoRA on a
 base of 4 bits. mx.compile is off on all sides: on the CPU it needs a C++ compiler.
 """
@@ -28,7 +29,7 @@ from typing import Any
 
 MODEL, RANK, LAYERS, QUESTIONS, CONTEXTS = "smollm2-135m", 8, 16, 5, 2
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-SIDES = ["forge", "forge, rows apart", "mlx-lm", "torch + PEFT"]
+SIDES = ["forge", "forge, checkpointed", "forge, rows apart", "mlx-lm", "torch + PEFT"]
 SLOW = ["mlx-lm, 4-bit"]  # minutes a step: one round, one step
 TIMEOUT = 1800
 
@@ -65,12 +66,13 @@ def timed(steps: list[Callable[[], None]]) -> list[float]:
     return seconds
 
 
-def forge(data: dict[str, Any], apart: bool) -> tuple[list[float], float]:
+def forge(data: dict[str, Any], *, apart: bool, checkpointed: bool) -> tuple[list[float], float]:
     """Forge's step, on shared contexts or on each row alone."""
     from forge_cli.models.adapters import AdapterConfig
     from forge_cli.models.backend import mx, nn
     from forge_cli.models.load import load_dense
     from forge_cli.models.shared_context import Row, group_rows, token_losses
+    from forge_cli.train.gradient_checkpointing import checkpoint_blocks
     from forge_cli.train.initial import start_adapters
 
     loaded = load_dense(MODEL)
@@ -78,6 +80,9 @@ def forge(data: dict[str, Any], apart: bool) -> tuple[list[float], float]:
         model=MODEL, init="lora", rank=RANK, alpha=RANK, bits=16, group_size=64, modules=[]
     )
     start_adapters(loaded.model, config, targets=TARGETS, layers=LAYERS, seed=0)
+    if checkpointed:
+        checkpoint_blocks(loaded.model)
+    loaded.model.train()
     groups = []
     for context in data["contexts"]:
         rows = [Row(row["ids"], row["start"]) for row in context]
@@ -185,8 +190,9 @@ def run_side(side: str, file: Path) -> None:
     if side in SLOW:
         data["contexts"] = data["contexts"][:1]
     works: dict[str, Callable[[], tuple[list[float], float]]] = {
-        "forge": lambda: forge(data, apart=False),
-        "forge, rows apart": lambda: forge(data, apart=True),
+        "forge": lambda: forge(data, apart=False, checkpointed=False),
+        "forge, checkpointed": lambda: forge(data, apart=False, checkpointed=True),
+        "forge, rows apart": lambda: forge(data, apart=True, checkpointed=False),
         "mlx-lm": lambda: mlx_lm(data, 16),
         "mlx-lm, 4-bit": lambda: mlx_lm(data, 4),
         "torch + PEFT": lambda: torch_peft(data),

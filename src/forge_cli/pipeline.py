@@ -237,7 +237,8 @@ def _train_settings(s: Settings) -> dict[str, Any]:
         "epochs", "learning_rate", "warmup", "weight_decay", "clip", "valid_every", "valid_rows",
         "max_tokens", "seed", "optimiser", "schedule", "decay", "accumulate", "neftune",
         "gradient_checkpointing", "memory_limit", "save_every", "keep_last", "patience",
-        "min_delta", "sample_every", "sample_rows", "track",
+        "min_delta", "sample_every", "sample_rows", "track", "loss", "span_weights",
+        "label_smoothing", "z_loss",
     )  # fmt: skip
     return {name: getattr(s, name) for name in names}
 

@@ -60,6 +60,21 @@ def read_answer(text: str) -> Answer:
     return Answer(reason=reason, quotes=quotes, final=(after if mark else text).strip())
 
 
+def parts_of(text: str) -> list[tuple[str, int, int]]:
+    """("reason" | "quote" | "answer", start, end) of a written answer, in order, without gaps.
+
+    A quote's marks belong to the quote; `##Answer:` begins the answer.
+    """
+    border = text.rfind("##Answer:")
+    border = len(text) if border < 0 else border
+    parts, at = [], 0
+    for found in _QUOTE.finditer(text, 0, border):
+        parts += [("reason", at, found.start()), ("quote", found.start(), found.end())]
+        at = found.end()
+    parts += [("reason", at, border), ("answer", border, len(text))]
+    return [part for part in parts if part[1] < part[2]]
+
+
 def is_abstention(final: str) -> bool:
     """Whether an answer says that the documents do not hold it."""
     words = final.lower()

@@ -88,7 +88,15 @@ class Settings(BaseModel):
         description="linear layers that get adapters, by the last part of their name",
     )  # fmt: skip
     layers: int = Field(16, ge=0, description="last layers that get adapters (0: all)")
-    loss: Literal["sft"] = Field("sft", description="training loss")
+    loss: Literal["sft", "raft"] = Field(
+        "sft", description="sft: all tokens of an answer count alike; raft: by span_weights"
+    )
+    span_weights: list[float] = Field(
+        default_factory=lambda: [0.5, 1.0, 2.0], min_length=3, max_length=3,
+        description="of a token of the reason, of a quote and of the answer, for loss raft",
+    )  # fmt: skip
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread evenly")
+    z_loss: float = Field(0.0, ge=0, description="weight of the squared log of the softmax's sum")
     steps: int | None = Field(None, ge=1, description="optimiser steps (none: by epochs)")
     epochs: float = Field(1.0, gt=0, description="passes over the training examples")
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate")

@@ -76,8 +76,8 @@ def _site_file(folder: str, pattern: str) -> Path:
 def keep_freed_memory() -> None:
     """Have the C library keep what is freed for the next array instead of giving it back.
 
-    MLX on the CPU asks for each array anew. Large ones come as fresh pages from the system,
-    and to touch them first costs five times as much as a sum over the array
+    MLX on the CPU asks for each array anew. Where several large ones are alive, freed ones go back
+    to the system, and to touch fresh pages takes twice the time of a sum over them
     (`benchmarks/train_kernels.py`).
     """
     if sys.platform != "linux":

@@ -8,6 +8,7 @@ the gradients are those of separate rows. lm_head runs on supervised positions o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +25,16 @@ _HINT = "choose another --model: Llama, Mistral, Qwen 2 and Qwen 3 types are tes
 
 @dataclass(frozen=True)
 class Row:
-    """A tokenised chat: ids, and from where on they are supervised (the answer)."""
+    """A tokenised chat.
+
+    Attributes:
+        start: from where on the ids are supervised (the answer).
+        weights: of each supervised token in the loss (empty: all 1).
+    """
 
     ids: list[int]
     start: int
+    weights: Sequence[float] = ()
 
     @property
     def supervised(self) -> int:
@@ -44,6 +51,8 @@ class Group:
         branches: int32 [n, L], right-padded with 0.
         rows, columns: int32 [S], positions in `branches` whose next token is supervised.
         targets: int32 [S], these next tokens.
+        counts: supervised tokens of each row.
+        weights: float32 [S], of the targets in the loss; None: all 1.
     """
 
     prefix: mx.array
@@ -52,6 +61,7 @@ class Group:
     columns: mx.array
     targets: mx.array
     counts: list[int]
+    weights: mx.array | None = None
 
     @property
     def tokens(self) -> int:
@@ -88,7 +98,14 @@ def group_rows(rows: list[Row]) -> Group:
         columns=mx.array(at_column, dtype=mx.int32),
         targets=mx.array(targets, dtype=mx.int32),
         counts=[row.supervised for row in rows],
+        weights=_weights(rows),
     )
+
+
+def _weights(rows: list[Row]) -> mx.array | None:
+    if not any(row.weights for row in rows):
+        return None
+    return mx.array([w for row in rows for w in row.weights or [1.0] * row.supervised])
 
 
 class _Recorder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from forge_cli.core.errors import ForgeError
@@ -17,7 +18,9 @@ from forge_cli.models.adapters import (
     save_adapters,
 )
 from forge_cli.models.backend import device_memory, mx
+from forge_cli.models.head_loss import Penalties
 from forge_cli.models.load import load_dense
+from forge_cli.models.spans import SpanWeights
 from forge_cli.train.batches import make_groups
 from forge_cli.train.callbacks import Callback, make_callbacks, make_trackers
 from forge_cli.train.checkpoint import checkpoints
@@ -63,6 +66,10 @@ def run(
     valid_rows: int = 24,
     max_tokens: int = 2048,
     seed: int = 0,
+    loss: str = "sft",
+    span_weights: Sequence[float] = (0.5, 1.0, 2.0),
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
     optimiser: str = "adamw",
     schedule: Kind = "cosine",
     decay: float = 0.2,
@@ -85,6 +92,10 @@ def run(
     Writes metrics.jsonl, report.html, checkpoints/ and adapters/ into `out`.
     Run again with the same values it resumes. `callbacks` come after Forge's own.
 
+    Args:
+        loss: "sft", or "raft": `span_weights` for the tokens of reason, quotes and answer. The
+            validation loss is always the plain mean over all tokens of the answers.
+
     Raises:
         UsageError: an unknown optimiser or tracker, or a tracker that is not installed.
         ForgeError: no training or validation rows, a row that is too long, a loss that is
@@ -102,7 +113,10 @@ def run(
     mx.random.seed(seed)
     memory_bytes = int(memory_limit * 1e9) if memory_limit else device_memory()
     loaded = load_dense(model, reporter=reporter)
-    groups = make_groups(train, loaded.tokenizer, max_tokens=max_tokens)
+    groups = make_groups(
+        train, loaded.tokenizer, max_tokens=max_tokens,
+        weights=SpanWeights(*span_weights) if loss == "raft" else None,
+    )  # fmt: skip
     plan = plan_steps(
         as_batches(groups, train), steps=steps, epochs=epochs, accumulate=accumulate, seed=seed
     )
@@ -132,7 +146,7 @@ def run(
     progress = fit(
         Loop(
             model=loaded.model,
-            loss=group_loss,
+            loss=partial(group_loss, penalties=Penalties(label_smoothing, z_loss)),
             plan=plan,
             valid=as_batches(make_groups(valid, loaded.tokenizer, max_tokens=max_tokens), valid),
             optimiser=make_optimiser(optimiser, loaded.model, weight_decay=weight_decay),

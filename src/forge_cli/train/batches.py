@@ -10,13 +10,23 @@ from forge_cli.core.errors import ForgeError
 from forge_cli.core.records import Example
 from forge_cli.models.chat import tokenise
 from forge_cli.models.shared_context import Group, Row, group_rows
+from forge_cli.models.spans import SpanWeights, weigh
 
 # More rows of one context than this go into a second group: branches cost memory.
 _MAX_ROWS = 8
 
 
-def make_groups(examples: Sequence[Example], tokenizer: Any, *, max_tokens: int) -> list[Group]:
+def make_groups(
+    examples: Sequence[Example],
+    tokenizer: Any,
+    *,
+    max_tokens: int,
+    weights: SpanWeights | None = None,
+) -> list[Group]:
     """One group per context (or more, where it has many rows), in order of appearance.
+
+    Args:
+        weights: of the answers' parts in the loss (None: all tokens count alike).
 
     Raises:
         ForgeError: a row is longer than `max_tokens` (its id and length are named).
@@ -29,6 +39,8 @@ def make_groups(examples: Sequence[Example], tokenizer: Any, *, max_tokens: int)
                 f"example {example.id}: {len(row.ids)} tokens, more than {max_tokens}",
                 "run forge validate first (it rejects such rows), or raise max_tokens",
             )
+        if weights:
+            row = weigh(tokenizer, example.messages, row, weights)
         by_context.setdefault(example.context_id, []).append(row)
     return [
         group_rows(rows[start : start + _MAX_ROWS])

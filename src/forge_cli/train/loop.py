@@ -32,6 +32,7 @@ class Loop:
 
     Attributes:
         plan: the batches of each optimiser step.
+        loss, valid_loss: of a batch to train and to validate on.
         valid: the fixed batches to validate on.
         out: the run directory; checkpoints go to its checkpoints/.
         save_every: steps between checkpoints, besides those after validations (0: none).
@@ -55,6 +56,7 @@ class Loop:
     keep_last: int = 2
     split: Callable[[Batch, int], list[Batch]] = split_batch
     around: Around = nothing
+    valid_loss: Loss = group_loss
 
     @property
     def folder(self) -> Path:
@@ -138,7 +140,7 @@ def _validate(loop: Loop, run: Run, stepper: Stepper) -> None:
     progress, started = run.progress, time.perf_counter()
     with _own_random():
         loop.model.eval()
-        loss = mean_loss(loop.model, [batch.data for batch in loop.valid], loop.loss)
+        loss = mean_loss(loop.model, [batch.data for batch in loop.valid], loop.valid_loss)
         validation = Validation(
             step=progress.step,
             loss=loss,

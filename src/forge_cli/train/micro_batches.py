@@ -11,6 +11,7 @@ import numpy as np
 
 from forge_cli.core.records import Example
 from forge_cli.models.backend import mx, nn
+from forge_cli.models.head_loss import NONE, Penalties
 from forge_cli.models.shared_context import Group, token_losses
 from forge_cli.train.batches import order
 
@@ -38,10 +39,17 @@ class Batch:
     length: int
 
 
-def group_loss(model: nn.Module, group: Group) -> tuple[mx.array, int]:
-    """Cross-entropy over a group: the sum, float32, and the number of supervised tokens."""
-    losses = token_losses(model, group)
-    return losses.sum(), losses.size
+def group_loss(
+    model: nn.Module, group: Group, penalties: Penalties = NONE
+) -> tuple[mx.array, mx.array | int]:
+    """Cross-entropy over a group: the sum, float32, and the number of supervised tokens.
+
+    Where the tokens have weights: the weighted sum, and the sum of the weights.
+    """
+    losses = token_losses(model, group, penalties)
+    if group.weights is None:
+        return losses.sum(), losses.size
+    return (losses * group.weights).sum(), group.weights.sum()
 
 
 def as_batch(group: Group, ids: Sequence[str]) -> Batch:
@@ -101,5 +109,6 @@ def _cut(batch: Batch, parts: int) -> Iterator[Batch]:
             columns=mx.array(at_column[own], dtype=mx.int32),
             targets=mx.array(np.array(group.targets)[own], dtype=mx.int32),
             counts=group.counts[first : last + 1],
+            weights=None if group.weights is None else mx.array(np.array(group.weights)[own]),
         )
         yield as_batch(part, batch.ids[first : last + 1])
