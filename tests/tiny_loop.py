@@ -49,7 +49,7 @@ def batch(count: int, *, context: int = 0, **sizes: int) -> Batch:
 def loop_of(
     out: Path, plan: Sequence[Sequence[Batch]], model: nn.Module | None = None, **changes: Any
 ) -> Loop:
-    """A loop with sensible values, and `changes`; `optimiser` may be a name."""
+    """A loop with sensible values, and `changes`; `optimiser` is a name, `loss` also validates."""
     model = model or tuned_model()
     name = changes.pop("optimiser", "adamw")
     settings: dict[str, Any] = {
@@ -61,7 +61,8 @@ def loop_of(
         "valid_every": 4,
         "reporter": SILENT,
     }
-    return Loop(model=model, plan=plan, out=out, **settings | changes)
+    settings |= {"valid_loss": changes.get("loss", group_loss)} | changes
+    return Loop(model=model, plan=plan, out=out, **settings)
 
 
 def train_tiny(

@@ -363,7 +363,8 @@ def plan(source: str, resolved: Resolved, reporter: Reporter, *, need_end: bool 
             reporter.note(f"{key}: {getattr(s, key)} ({origin})")
     reporter.note(
         f"would train {s.model} ({s.bits}-bit, {s.init}, rank {s.rank}) on {len(rows)} rows in "
-        f"{contexts} contexts for about {steps} steps of {s.accumulate}; nothing was written"
+        f"{contexts} contexts for about {steps} steps, {s.accumulate} of them a step; nothing "
+        "was written"
     )
 
 

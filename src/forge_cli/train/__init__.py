@@ -101,13 +101,7 @@ def run(
         ForgeError: no training or validation rows, a row that is too long, a loss that is
             not a number, a model that cannot be loaded, too little memory.
     """
-    train = [e for e in examples if e.split == "train"]
-    valid = [e for e in examples if e.split == "valid"][:valid_rows]
-    if not train or not valid:
-        raise ForgeError(
-            f"{len(train)} training and {len(valid)} validation rows: both are needed",
-            "run forge validate first; a very small repository has too few files to split",
-        )
+    train, valid = _splits(examples, valid_rows)
     trackers = make_trackers(track)  # one that is missing should not cost a model's loading
     mx.reset_peak_memory()
     mx.random.seed(seed)
@@ -162,3 +156,14 @@ def run(
         )
     )
     return TrainResult(progress.step, progress.best_step, progress.best_loss, folder)
+
+
+def _splits(examples: Sequence[Example], valid_rows: int) -> tuple[list[Example], list[Example]]:
+    train = [e for e in examples if e.split == "train"]
+    valid = [e for e in examples if e.split == "valid"][:valid_rows]
+    if not train or not valid:
+        raise ForgeError(
+            f"{len(train)} training and {len(valid)} validation rows: both are needed",
+            "run forge validate first; a very small repository has too few files to split",
+        )
+    return train, valid
