@@ -29,7 +29,7 @@ def train(
     init: Annotated[str | None, typer.Option(help="pissa or lora.")] = None,
     rank: Annotated[int | None, typer.Option(help="Rank r of the adapters.")] = None,
     bits: Annotated[int | None, typer.Option(help="4, 8, or 16: not quantised.")] = None,
-    loss: Annotated[str | None, typer.Option(help="sft, or raft: parts weighted.")] = None,
+    loss: Annotated[str | None, typer.Option(help="sft, raft or dpo.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the rows.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -93,7 +93,7 @@ def train(
         pipeline.export(done, resolved.settings, output)
         pipeline.deploy(done, resolved.settings, name=deploy, dry_run=False, reporter=output)
         output.next(f"ollama run {deploy}")
-    elif Path(source).is_dir():
+    elif Path(source).is_dir() or resolved.settings.loss == "dpo":
         output.next(f"forge export {done.path}")
     else:
         output.next(f"forge eval {done.path}")

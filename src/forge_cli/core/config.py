@@ -88,9 +88,12 @@ class Settings(BaseModel):
         description="linear layers that get adapters, by the last part of their name",
     )  # fmt: skip
     layers: int = Field(16, ge=0, description="last layers that get adapters (0: all)")
-    loss: Literal["sft", "raft"] = Field(
-        "sft", description="sft: all tokens of an answer count alike; raft: by span_weights"
+    loss: Literal["sft", "raft", "dpo"] = Field(
+        "sft",
+        description="sft: all tokens of an answer count alike; raft: by span_weights; "
+        "dpo: preferences",
     )
+    beta: float = Field(0.1, gt=0, description="how far loss dpo may lead from the start")
     span_weights: list[float] = Field(
         default_factory=lambda: [0.5, 1.0, 2.0], min_length=3, max_length=3,
         description="of a token of the reason, of a quote and of the answer, for loss raft",

@@ -122,6 +122,22 @@ class Preference(Record):
     split: Split | None = None
 
 
+def as_example(pair: Preference) -> Example:
+    """The chosen answer as a row, of which only the chat and the origin are known."""
+    chosen = Message(role="assistant", content=pair.chosen)
+    name = content_id(pair.messages[-1].content, pair.chosen)
+    return Example(
+        id=name,
+        context_id=name,
+        documents=[],
+        question=pair.messages[-1].content,
+        answer=Answer(reason="", final=pair.chosen),
+        messages=[*pair.messages, chosen],
+        origin=pair.origin,
+        split=pair.split,
+    )
+
+
 class Verdict(Record):
     """Why a record, a file or a byte range was rejected."""
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
-from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
-from forge_cli.core.records import Example
+from forge_cli.core.records import Example, Preference
 from forge_cli.models.adapters import (
     AdapterConfig,
     adapter_arrays,
@@ -21,13 +19,13 @@ from forge_cli.models.backend import device_memory, mx
 from forge_cli.models.head_loss import Penalties
 from forge_cli.models.load import load_dense
 from forge_cli.models.spans import SpanWeights
-from forge_cli.train.batches import make_groups
 from forge_cli.train.callbacks import Callback, make_callbacks, make_trackers
 from forge_cli.train.checkpoint import checkpoints
+from forge_cli.train.data import Data, Pairs, Rows
 from forge_cli.train.gradient_checkpointing import checkpoint_blocks
 from forge_cli.train.initial import start_adapters
 from forge_cli.train.loop import Loop, fit
-from forge_cli.train.micro_batches import as_batches, group_loss, plan_steps
+from forge_cli.train.micro_batches import plan_steps
 from forge_cli.train.neftune import Neftune
 from forge_cli.train.optimisers import make_optimiser
 from forge_cli.train.schedules import Kind, Schedule
@@ -45,7 +43,7 @@ class TrainResult:
 
 
 def run(
-    examples: Sequence[Example],
+    examples: Sequence[Example | Preference],
     *,
     out: Path,
     model: str,
@@ -68,6 +66,8 @@ def run(
     seed: int = 0,
     loss: str = "sft",
     span_weights: Sequence[float] = (0.5, 1.0, 2.0),
+    beta: float = 0.1,
+    valid_share: float = 0.1,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     optimiser: str = "adamw",
@@ -94,26 +94,26 @@ def run(
 
     Args:
         loss: "sft", or "raft": `span_weights` for the tokens of reason, quotes and answer. The
-            validation loss is always the plain mean over all tokens of the answers.
+            validation loss is always the plain mean over all tokens of the answers. "dpo"
+            takes preferences and their loss by `beta`; those without a split are split by file.
 
     Raises:
         UsageError: an unknown optimiser or tracker, or a tracker that is not installed.
         ForgeError: no training or validation rows, a row that is too long, a loss that is
             not a number, a model that cannot be loaded, too little memory.
     """
-    train, valid = _splits(examples, valid_rows)
+    data: Data
+    if loss == "dpo":
+        data = Pairs(examples, valid_rows, valid_share=valid_share, seed=seed, beta=beta)
+    else:
+        weights = SpanWeights(*span_weights) if loss == "raft" else None
+        data = Rows(examples, valid_rows, weights, Penalties(label_smoothing, z_loss))
     trackers = make_trackers(track)  # one that is missing should not cost a model's loading
     mx.reset_peak_memory()
     mx.random.seed(seed)
     memory_bytes = int(memory_limit * 1e9) if memory_limit else device_memory()
     loaded = load_dense(model, reporter=reporter)
-    groups = make_groups(
-        train, loaded.tokenizer, max_tokens=max_tokens,
-        weights=SpanWeights(*span_weights) if loss == "raft" else None,
-    )  # fmt: skip
-    plan = plan_steps(
-        as_batches(groups, train), steps=steps, epochs=epochs, accumulate=accumulate, seed=seed
-    )
+    data.tokenise(loaded.tokenizer, max_tokens)
     config = AdapterConfig(
         model=model, init=init, rank=rank, alpha=alpha or float(rank), bits=bits,
         group_size=group_size, modules=[],
@@ -125,14 +125,15 @@ def run(
         reporter=reporter,
     )  # fmt: skip
     config = replace(config, residual_sha256=residual_hash(loaded.model) if initial else "")
+    data.start(loaded.model, out, reporter)
+    plan = plan_steps(data.train, steps=steps, epochs=epochs, accumulate=accumulate, seed=seed)
     if gradient_checkpointing:
         checkpoint_blocks(loaded.model)
     reporter.note(
-        f"{len(train)} rows in {len(groups)} contexts, {len(plan)} steps, "
-        f"{len(config.modules)} adapters of rank {rank} ({init})"
+        f"{data.about}, {len(plan)} steps, {len(config.modules)} adapters of rank {rank} ({init})"
     )
     own = make_callbacks(
-        loaded, valid,
+        loaded, data.samples,
         lambda: save_adapters(folder, config, adapter_arrays(loaded.model), initial),
         title=f"{out.name}: {init}, rank {rank}", memory_bytes=memory_bytes, patience=patience,
         min_delta=min_delta, sample_every=sample_every, sample_rows=sample_rows,
@@ -140,9 +141,10 @@ def run(
     progress = fit(
         Loop(
             model=loaded.model,
-            loss=partial(group_loss, penalties=Penalties(label_smoothing, z_loss)),
+            loss=data.loss,
+            valid_loss=data.valid_loss,
             plan=plan,
-            valid=as_batches(make_groups(valid, loaded.tokenizer, max_tokens=max_tokens), valid),
+            valid=data.valid,
             optimiser=make_optimiser(optimiser, loaded.model, weight_decay=weight_decay),
             schedule=Schedule(learning_rate, len(plan), warmup, schedule, decay),
             clip=clip,
@@ -156,14 +158,3 @@ def run(
         )
     )
     return TrainResult(progress.step, progress.best_step, progress.best_loss, folder)
-
-
-def _splits(examples: Sequence[Example], valid_rows: int) -> tuple[list[Example], list[Example]]:
-    train = [e for e in examples if e.split == "train"]
-    valid = [e for e in examples if e.split == "valid"][:valid_rows]
-    if not train or not valid:
-        raise ForgeError(
-            f"{len(train)} training and {len(valid)} validation rows: both are needed",
-            "run forge validate first; a very small repository has too few files to split",
-        )
-    return train, valid

@@ -5,21 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forge_cli.core.answer_form import SYSTEM
-from forge_cli.core.config import Resolved, Settings, cache_dir
+from forge_cli.core.config import Resolved, Settings
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import read_records, write_records
-from forge_cli.core.records import Chunk, Example, Verdict
+from forge_cli.core.records import Example, Preference, as_example
 from forge_cli.core.run_dir import RunDir
-
-if TYPE_CHECKING:
-    from forge_cli.mine import Mined
-    from forge_cli.validate import Report
+from forge_cli.pipeline.data import make_examples, mine_chunks, validated, with_data
 
 RUNS = Path(".forge") / "runs"
 
@@ -37,10 +34,15 @@ def train(
 
     Args:
         source: a directory (mine, raft, validate, train, eval), or examples.jsonl or "-"
-            (training alone).
+            (training alone); with loss dpo a file of preferences.
         run: the run directory (None: .forge/runs/ and the source's name).
     """
     if source != "-" and Path(source).is_dir():
+        if resolved.settings.loss == "dpo":
+            raise UsageError(
+                "loss dpo: a repository has no preferences",
+                "write them with forge raft --preferences FILE, then: forge train FILE --loss dpo",
+            )
         path = Path(source).resolve()
         # Before the work that comes first: a mistyped name should not cost a mining.
         resolve_model(resolved.settings, reporter)
@@ -54,14 +56,17 @@ def train(
         raise UsageError(
             f"{source}: no such file or directory", "give a repository or examples.jsonl"
         )
-    examples = list(read_records(source, Example, need_end=need_end))
-    digest = hashlib.sha256("".join(e.id + str(e.split) for e in examples).encode()).hexdigest()
+    examples = _read(source, resolved.settings, need_end)
+    names = (
+        e.id + str(e.split) if isinstance(e, Example) else e.model_dump_json() for e in examples
+    )
+    digest = hashlib.sha256("".join(names).encode()).hexdigest()
     name = Path(source).stem if source != "-" else f"stdin-{digest[:8]}"
     directory = _open(name, f"sha256:{digest}", resolved, run, fresh)
     with directory.locked():
         if not directory.is_done("data"):
             _check_splits(examples, source)
-            write_records(examples, directory.file("data", "examples.jsonl"))
+            write_records(examples, directory.file("data", _file_of(resolved.settings)))
             directory.finish("data", examples=len(examples))
         fit(directory, resolved.settings, reporter)
     return directory
@@ -84,120 +89,27 @@ def _open(name: str, source: str, resolved: Resolved, run: Path | None, fresh: b
     return RunDir.open(path, identity, resolved.origins, source=source, fresh=fresh)
 
 
-def _check_splits(examples: list[Example], source: str) -> None:
+def _file_of(s: Settings) -> str:
+    """What is trained on, in a run's data/."""
+    return "preferences.jsonl" if s.loss == "dpo" else "examples.jsonl"
+
+
+def _read(source: str, s: Settings, need_end: bool = True) -> Sequence[Example | Preference]:
+    if s.loss == "dpo":
+        return list(read_records(source, Preference, need_end=need_end))
+    return list(read_records(source, Example, need_end=need_end))
+
+
+def _check_splits(examples: Sequence[Example | Preference], source: str) -> None:
     if not examples:
         raise ForgeError(f"{source}: no examples", "run forge validate first")
+    if isinstance(examples[0], Preference):
+        return  # train splits those that have none
     if missing := sum(example.split is None for example in examples):
         raise ForgeError(
             f"{source}: {missing} of {len(examples)} examples have no split",
             "run forge validate first: it checks them and splits them by file",
         )
-
-
-def with_data(run: RunDir, path: Path, s: Settings, reporter: Reporter) -> None:
-    """Mine, raft and validate into data/, each once."""
-    chunks = run.file("data", "chunks.jsonl")
-    raw = run.file("data", "raft.jsonl")
-    sound = run.file("data", "examples.jsonl")
-    rejects = run.file("data", "rejects.jsonl")
-    if not run.is_done("mine"):
-        verdicts: list[Verdict] = []
-        mined = mine_chunks(path, s, reporter, verdicts.append)
-        count = write_records(mined.lines(), chunks)
-        write_records(verdicts, run.file("data", "files-left-out.jsonl"))
-        run.finish("mine", chunks=count, rejected=len(verdicts))
-    if not run.is_done("raft"):
-        found = make_examples(read_records(chunks, Chunk), s, reporter)
-        run.finish("raft", examples=write_records(found, raw))
-    if not run.is_done("data"):
-        refused: list[Verdict] = []
-        examples = validated(read_records(raw, Example), s, reporter, refused.append)
-        write_records(examples, sound)
-        write_records(refused, rejects)
-        run.finish("data", examples=len(examples), rejected=len(refused))
-
-
-def mine_chunks(
-    path: Path, s: Settings, reporter: Reporter, on_reject: Callable[[Verdict], None] | None = None
-) -> Mined:
-    """The mine stage with these settings."""
-    from forge_cli import mine
-
-    return mine.run(
-        path,
-        langs=s.lang,
-        max_chars=s.max_chars,
-        jobs=s.jobs,
-        links=s.links,
-        cache=cache_dir() / "mine" if s.cache else None,
-        on_reject=on_reject,
-        reporter=reporter,
-    )
-
-
-def make_examples(
-    chunks: Iterable[Chunk],
-    s: Settings,
-    reporter: Reporter,
-    on_reject: Callable[[Verdict], None] | None = None,
-) -> Iterable[Example]:
-    """The raft stage with these settings."""
-    from forge_cli import raft
-    from forge_cli.raft.teachers import open_teacher
-
-    kept = cache_dir() / "teachers" if s.cache else None
-    teacher = open_teacher(
-        s.teacher,
-        url=s.teacher_url,
-        jobs=s.teacher_jobs,
-        timeout=s.teacher_timeout,
-        cache=kept,
-    )
-    return raft.run(
-        chunks,
-        distractors=s.distractors,
-        oracle_p=s.oracle_p,
-        questions=s.questions,
-        seed=s.seed,
-        teacher=teacher,
-        teacher_price=s.teacher_price,
-        on_reject=on_reject,
-        reporter=reporter,
-    )
-
-
-def validated(
-    examples: Iterable[Example],
-    s: Settings,
-    reporter: Reporter,
-    on_reject: Callable[[Verdict], None] | None = None,
-    on_report: Callable[[Report], None] | None = None,
-) -> list[Example]:
-    """The validate stage with these settings; the report's summary is noted."""
-    from forge_cli import validate
-
-    def report(found: Report) -> None:
-        reporter.note(found.lines()[0])
-        if on_report:
-            on_report(found)
-
-    return validate.run(
-        examples,
-        model=s.model,
-        max_tokens=s.max_tokens,
-        test_share=s.test_share,
-        valid_share=s.valid_share,
-        split=s.split,
-        seed=s.seed,
-        min_examples=s.min_examples,
-        max_rejects=s.max_rejects,
-        min_quality=s.min_quality,
-        fix=s.fix,
-        base_loss=s.base_loss,
-        on_reject=on_reject,
-        on_report=report,
-        reporter=reporter,
-    )
 
 
 def fit(run: RunDir, s: Settings, reporter: Reporter) -> None:
@@ -212,7 +124,7 @@ def fit(run: RunDir, s: Settings, reporter: Reporter) -> None:
     run.save()
     started = time.monotonic()
     result = stage.run(
-        list(read_records(run.file("data", "examples.jsonl"), Example)),
+        _read(str(run.file("data", _file_of(s))), s),
         out=run.path,
         reporter=reporter,
         **_train_settings(s),
@@ -238,7 +150,7 @@ def _train_settings(s: Settings) -> dict[str, Any]:
         "max_tokens", "seed", "optimiser", "schedule", "decay", "accumulate", "neftune",
         "gradient_checkpointing", "memory_limit", "save_every", "keep_last", "patience",
         "min_delta", "sample_every", "sample_rows", "track", "loss", "span_weights",
-        "label_smoothing", "z_loss",
+        "label_smoothing", "z_loss", "beta", "valid_share",
     )  # fmt: skip
     return {name: getattr(s, name) for name in names}
 
@@ -280,7 +192,20 @@ def judge(run: RunDir, reporter: Reporter, *, answer_rows: int | None = None) ->
 def test_rows(run: RunDir) -> list[Example]:
     """The held-out rows of a run."""
     file = run.file("data", "examples.jsonl")
+    if not file.exists():
+        raise UsageError(
+            f"{run.path}: trained on preferences: it has no test rows",
+            "judge a run over the repository; this one can be exported",
+        )
     return [example for example in read_records(file, Example) if example.split == "test"]
+
+
+def _held_out(run: RunDir) -> list[Example]:
+    """Texts to compare an exported file on: test rows, or the chosen answers of preferences."""
+    pairs = run.file("data", "preferences.jsonl")
+    if not pairs.exists():
+        return test_rows(run)
+    return [as_example(pair) for pair in read_records(pairs, Preference)]
 
 
 def export(run: RunDir, s: Settings, reporter: Reporter) -> None:
@@ -294,7 +219,7 @@ def export(run: RunDir, s: Settings, reporter: Reporter) -> None:
             out=run.path / "export",
             name=run.path.name,
             quants=s.quant,
-            held_out=test_rows(run),
+            held_out=_held_out(run),
             parity=s.parity,
             reporter=reporter,
         )
@@ -309,7 +234,7 @@ def deploy(run: RunDir, s: Settings, *, name: str, dry_run: bool, reporter: Repo
     if not found:
         raise UsageError(f"{run.path}: nothing is exported", f"run: forge export {run.path}")
     file = min(found, key=lambda f: f.stat().st_size)
-    asked = next((e for e in test_rows(run) if any(d.oracle for d in e.documents)), None)
+    asked = next((e for e in _held_out(run) if any(d.oracle for d in e.documents)), None)
     smoke = [(asked.messages[:-1], "")] if asked else []
     deploy_file(file, s, name=name, dry_run=dry_run, reporter=reporter, smoke=smoke)
     run.record(deploy={"name": name, "file": str(file), "dry_run": dry_run})
@@ -345,6 +270,7 @@ def deploy_file(
 def plan(source: str, resolved: Resolved, reporter: Reporter, *, need_end: bool = True) -> None:
     """Say what training would do: rows, contexts and steps. Nothing is written."""
     s = resolved.settings
+    examples: Sequence[Example | Preference]
     if source != "-" and Path(source).is_dir():
         chunks = mine_chunks(Path(source), s, reporter)
         # A plan costs nothing: the teacher is not asked.
@@ -353,10 +279,10 @@ def plan(source: str, resolved: Resolved, reporter: Reporter, *, need_end: bool 
         if s.teacher != "none":
             reporter.note(f"{s.teacher} was not asked: its questions would come on top")
     else:
-        examples = list(read_records(source, Example, need_end=need_end))
+        examples = _read(source, s, need_end)
         _check_splits(examples, source)
-    rows = [e for e in examples if e.split == "train"]
-    contexts = len({e.context_id for e in rows})
+    rows = [e for e in examples if e.split == "train" or isinstance(e, Preference)]
+    contexts = len({e.context_id if isinstance(e, Example) else id(e) for e in rows})
     steps = s.steps or max(1, math.ceil(round(contexts * s.epochs) / s.accumulate))
     for key, origin in resolved.origins.items():
         if origin != "default":
@@ -371,3 +297,9 @@ def plan(source: str, resolved: Resolved, reporter: Reporter, *, need_end: bool 
 def _need(run: RunDir, stage: str, command: str) -> None:
     if not run.is_done(stage):
         raise UsageError(f"{run.path}: not trained yet", f"run: {command}")
+
+
+__all__ = [
+    "RUNS", "deploy", "deploy_file", "evaluate", "export", "fit", "judge", "make_examples",
+    "mine_chunks", "plan", "resolve_model", "test_rows", "train", "validated", "with_data",
+]  # fmt: skip

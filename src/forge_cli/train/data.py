@@ -1,0 +1,130 @@
+"""What is trained on, by the kind of loss: rows of examples, or pairs of preferences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from forge_cli.core.errors import ForgeError, UsageError
+from forge_cli.core.events import Reporter
+from forge_cli.core.records import Example, Preference
+from forge_cli.models.backend import nn
+from forge_cli.models.head_loss import Penalties
+from forge_cli.models.spans import SpanWeights
+from forge_cli.train.batches import make_groups
+from forge_cli.train.dpo import make_pairs, pair_loss, split_pairs, with_reference
+from forge_cli.train.micro_batches import Batch, Loss, as_batches, group_loss
+
+
+class Data(Protocol):
+    """Training and validation data, prepared in two steps.
+
+    Attributes:
+        train, valid: the batches, once prepared.
+        loss, valid_loss: of a batch's data.
+        samples: rows that answers can be generated for.
+        about: what there is, in words.
+    """
+
+    train: list[Batch]
+    valid: list[Batch]
+    loss: Loss
+    valid_loss: Loss
+    samples: list[Example]
+    about: str
+
+    def tokenise(self, tokenizer: Any, max_tokens: int) -> None:
+        """First: rows become tokens. ForgeError: one is too long."""
+
+    def start(self, model: nn.Module, out: Path, reporter: Reporter) -> None:
+        """Second: `model` stands where training starts from."""
+
+
+class Rows:
+    """Examples, for the losses sft and raft.
+
+    Args:
+        valid_rows: of the validation rows, the first so many.
+        weights: of the parts of an answer (None: all tokens count alike).
+
+    Raises:
+        ForgeError: no training or no validation rows.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example | Preference],
+        valid_rows: int,
+        weights: SpanWeights | None,
+        penalties: Penalties,
+    ) -> None:
+        rows = [example for example in examples if isinstance(example, Example)]
+        self._train = [e for e in rows if e.split == "train"]
+        self._valid = [e for e in rows if e.split == "valid"][:valid_rows]
+        if not self._train or not self._valid:
+            raise ForgeError(
+                f"{len(self._train)} training and {len(self._valid)} validation rows: both are "
+                "needed",
+                "run forge validate first; a very small repository has too few files to split",
+            )
+        self._weights = weights
+        self.loss: Loss = partial(group_loss, penalties=penalties)
+        self.valid_loss: Loss = group_loss
+        self.samples = self._valid
+
+    def tokenise(self, tokenizer: Any, max_tokens: int) -> None:
+        """See `Data`."""
+        train = make_groups(self._train, tokenizer, max_tokens=max_tokens, weights=self._weights)
+        valid = make_groups(self._valid, tokenizer, max_tokens=max_tokens)
+        self.train = as_batches(train, self._train)
+        self.valid = as_batches(valid, self._valid)
+        self.about = f"{len(self._train)} rows in {len(train)} contexts"
+
+    def start(self, model: nn.Module, out: Path, reporter: Reporter) -> None:
+        """Nothing depends on the model."""
+
+
+class Pairs:
+    """Preferences, for the loss dpo.
+
+    Raises:
+        UsageError: there are none. ForgeError: all are of one file.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Example | Preference],
+        valid_rows: int,
+        *,
+        valid_share: float,
+        seed: int,
+        beta: float,
+    ) -> None:
+        pairs = [record for record in records if isinstance(record, Preference)]
+        if not pairs:
+            raise UsageError(
+                "loss dpo: there are no preferences", "forge raft --preferences FILE writes them"
+            )
+        self._train, valid = split_pairs(pairs, valid_share, seed)
+        self._valid = valid[:valid_rows]
+        self.loss: Loss = partial(pair_loss, beta=beta)
+        self.valid_loss: Loss = self.loss
+        self.samples: list[Example] = []
+
+    def tokenise(self, tokenizer: Any, max_tokens: int) -> None:
+        """See `Data`."""
+        self._groups = [
+            make_pairs(pairs, tokenizer, max_tokens=max_tokens)
+            for pairs in (self._train, self._valid)
+        ]
+        self.about = f"{len(self._train)} pairs"
+
+    def start(self, model: nn.Module, out: Path, reporter: Reporter) -> None:
+        """Take the reference's log-probabilities, or those that an earlier start took."""
+        cache = out / "reference.safetensors"
+        self.train, self.valid = (
+            with_reference(model, groups, pairs, cache, reporter)
+            for groups, pairs in zip(self._groups, (self._train, self._valid), strict=True)
+        )
