@@ -230,7 +230,9 @@ def main() -> None:
         found: dict[str, list[dict[str, float] | None]] = {}
         for number in range(rounds):
             for side in SIDES + (slow if number == 0 else []):
-                found.setdefault(side, []).append(measure(side, file))
+                result = measure(side, file)
+                print(f"round {number + 1}, {side}: {result}", file=sys.stderr)
+                found.setdefault(side, []).append(result)
     own = found["forge"]
     print(f"{'':20}{'supervised tokens/s':>22}{'Forge is faster by':>20}{'peak GB':>10}")
     for side, results in found.items():
