@@ -93,7 +93,7 @@ class Settings(BaseModel):
         description="sft: all tokens of an answer count alike; raft: by span_weights; "
         "dpo: preferences",
     )
-    beta: float = Field(0.1, gt=0, description="how far loss dpo may lead from the start")
+    beta: float = Field(0.1, gt=0, description="of loss dpo: larger keeps nearer to the start")
     span_weights: list[float] = Field(
         default_factory=lambda: [0.5, 1.0, 2.0], min_length=3, max_length=3,
         description="of a token of the reason, of a quote and of the answer, for loss raft",

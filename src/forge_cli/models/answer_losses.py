@@ -13,6 +13,7 @@ from forge_cli.models.chat import tokenise
 from forge_cli.models.load import Loaded
 from forge_cli.models.shared_context import group_rows, token_losses
 
+# More rows of one context than this go into a second group: branches cost memory.
 _MAX_ROWS = 8
 
 

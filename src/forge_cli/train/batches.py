@@ -8,12 +8,10 @@ from typing import Any
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.records import Example
+from forge_cli.models.answer_losses import by_context
 from forge_cli.models.chat import tokenise
-from forge_cli.models.shared_context import Group, Row, group_rows
+from forge_cli.models.shared_context import Group, group_rows
 from forge_cli.models.spans import SpanWeights, weigh
-
-# More rows of one context than this go into a second group: branches cost memory.
-_MAX_ROWS = 8
 
 
 def make_groups(
@@ -31,7 +29,7 @@ def make_groups(
     Raises:
         ForgeError: a row is longer than `max_tokens` (its id and length are named).
     """
-    by_context: dict[str, list[Row]] = {}
+    rows = []
     for example in examples:
         row = tokenise(tokenizer, example.messages)
         if len(row.ids) > max_tokens:
@@ -39,14 +37,8 @@ def make_groups(
                 f"example {example.id}: {len(row.ids)} tokens, more than {max_tokens}",
                 "run forge validate first (it rejects such rows), or raise max_tokens",
             )
-        if weights:
-            row = weigh(tokenizer, example.messages, row, weights)
-        by_context.setdefault(example.context_id, []).append(row)
-    return [
-        group_rows(rows[start : start + _MAX_ROWS])
-        for rows in by_context.values()
-        for start in range(0, len(rows), _MAX_ROWS)
-    ]
+        rows.append(weigh(tokenizer, example.messages, row, weights) if weights else row)
+    return [group_rows([rows[index] for index in part]) for part in by_context(examples)]
 
 
 def order(count: int, steps: int, seed: int) -> list[int]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from forge_cli.core.records import Example
+from forge_cli.models.answer_losses import by_context
 from forge_cli.models.backend import mx, nn
 from forge_cli.models.head_loss import NONE, Penalties
 from forge_cli.models.shared_context import Group, token_losses
@@ -59,12 +59,11 @@ def as_batch(group: Group, ids: Sequence[str]) -> Batch:
 
 
 def as_batches(groups: Sequence[Group], examples: Sequence[Example]) -> list[Batch]:
-    """Groups with the ids of their rows: contexts in order of appearance, rows as they came."""
-    by_context: dict[str, list[str]] = {}
-    for example in examples:
-        by_context.setdefault(example.context_id, []).append(example.id)
-    ids = chain.from_iterable(by_context.values())
-    return [as_batch(group, [next(ids) for _ in group.counts]) for group in groups]
+    """The groups of `make_groups` with the ids of their rows."""
+    return [
+        as_batch(group, [examples[index].id for index in part])
+        for group, part in zip(groups, by_context(examples), strict=True)
+    ]
 
 
 def plan_steps(

@@ -126,10 +126,9 @@ def _by_base_loss(
     least, most = bounds
     if least >= most:
         raise UsageError(f"base_loss {least:g} {most:g}: nothing lies between", "least, then most")
-    reasons = list(out_of_bounds(rows, model, least, most, reporter))
-    kept = [row for row, why in zip(rows, reasons, strict=True) if not why]
-    judged = zip(rows, reasons, strict=True)
-    return kept, [_verdict(row, "base-loss", why) for row, why in judged if why]
+    judged = list(zip(rows, out_of_bounds(rows, model, least, most, reporter), strict=True))
+    refused = [_verdict(row, "base-loss", why) for row, why in judged if why]
+    return [row for row, why in judged if not why], refused
 
 
 def _checks() -> list[tuple[str, Check]]:
