@@ -231,11 +231,13 @@ def fit(run: RunDir, s: Settings, reporter: Reporter) -> None:
 
 def _train_settings(s: Settings) -> dict[str, Any]:
     names = (
-        "model", "init", "rank", "alpha", "bits", "group_size", "targets", "layers", "steps",
+        "model", "init", "rank", "rank_pattern", "alpha", "rslora", "dora", "svd_iterations",
+        "alternations", "bits", "quant_mode", "group_size", "targets", "layers", "steps",
         "epochs", "learning_rate", "warmup", "weight_decay", "clip", "valid_every", "valid_rows",
         "max_tokens", "seed",
     )  # fmt: skip
-    return {name: getattr(s, name) for name in names}
+    cache = cache_dir() / "starts" if s.cache else None
+    return {"cache": cache, **{name: getattr(s, name) for name in names}}
 
 
 def evaluate(run: RunDir, reporter: Reporter, *, answer_rows: int | None = None) -> None:
