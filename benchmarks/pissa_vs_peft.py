@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from forge_cli.models.backend import mx
-from forge_cli.train.pissa import pissa_init
+from forge_cli.train.inits.svd import principal_part
 
 # The linear layers of SmolLM2-135M, [out, in].
 SHAPES = {"q, o": (576, 576), "k, v": (192, 576), "gate, up": (1536, 576), "down": (576, 1536)}
@@ -48,10 +48,10 @@ def compare(W: np.ndarray, rank: int, *, iterations: int | None = None) -> Compa
         iterations: None: the exact SVD of both; else power iterations of both fast ones.
     """
     weight = mx.array(W)
-    mx.eval(pissa_init(weight[:64, :64], rank=2, scale=1.0))  # first-call costs
+    mx.eval(principal_part(weight[:64, :64], rank=2, scale=1.0))  # first-call costs
 
     def forge() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        A, B = pissa_init(weight, rank=rank, scale=1.0, iterations=iterations)
+        A, B = principal_part(weight, rank=rank, scale=1.0, iterations=iterations)
         residual = weight - B @ A
         mx.eval(A, B, residual)
         return np.array(A), np.array(B), np.array(residual)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import re
@@ -146,6 +147,7 @@ def need(tmp_path_factory: pytest.TempPathFactory) -> int:
         def on_step(self, run: Run, step: Step) -> None:
             seen.append(step.step_bytes)
 
+    gc.collect()  # models of other tests, still held, would count
     train_tiny(tmp_path_factory.mktemp("need"), PLAN, See())
     return max(seen)
 

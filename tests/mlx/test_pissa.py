@@ -19,7 +19,8 @@ from forge_cli.models.adapters import (
 )
 from forge_cli.models.backend import mx, nn
 from forge_cli.train.initial import start_adapters
-from forge_cli.train.pissa import lora_init, pissa_init, randomised_svd
+from forge_cli.train.inits.lora import lora_start
+from forge_cli.train.inits.svd import principal_part, randomised_svd
 from tiny_train import logits, random_model
 
 SHAPES = {"wide": (48, 80), "tall": (96, 40), "square": (64, 64)}
@@ -48,7 +49,7 @@ def test_exact_start_is_the_best_approximation_of_its_rank(
     W = matrix(*shape)
     rank = 6
     U, S, Vt = np.linalg.svd(W.astype(np.float64), full_matrices=False)
-    A, B = map(np.array, pissa_init(mx.array(W), rank=rank, scale=scale, iterations=None))
+    A, B = map(np.array, principal_part(mx.array(W), rank=rank, scale=scale, iterations=None))
     assert A.shape == (rank, shape[1])
     assert B.shape == (shape[0], rank)
     best = (U[:, :rank] * S[:rank]) @ Vt[:rank]
@@ -68,7 +69,7 @@ def test_randomised_svd_is_near_the_exact_one() -> None:
     found = [np.array(part) for part in randomised_svd(mx.array(W), 16, 4, 0)]
     assert [part.shape for part in found] == [(576, 24), (24,), (24, 640)]
     assert np.allclose(found[1][:16], S[:16], rtol=1e-3)
-    A, B = map(np.array, pissa_init(mx.array(W), rank=16, scale=1.0, iterations=4))
+    A, B = map(np.array, principal_part(mx.array(W), rank=16, scale=1.0, iterations=4))
     best = np.linalg.norm(W - (U[:, :16] * S[:16]) @ Vt[:16])
     assert best <= np.linalg.norm(W - B @ A) * (1 + 1e-6)
     assert np.linalg.norm(W - B @ A) <= best * 1.0005
@@ -76,7 +77,9 @@ def test_randomised_svd_is_near_the_exact_one() -> None:
     slow = matrix(576, 640)
     error = [
         np.linalg.norm(slow - np.array(B) @ np.array(A))
-        for A, B in (pissa_init(mx.array(slow), rank=16, scale=1.0, iterations=i) for i in (0, 8))
+        for A, B in (
+            principal_part(mx.array(slow), rank=16, scale=1.0, iterations=i) for i in (0, 8)
+        )
     ]
     assert error[1] < error[0]
 
@@ -84,19 +87,21 @@ def test_randomised_svd_is_near_the_exact_one() -> None:
 def test_the_same_seed_starts_the_same() -> None:
     W = mx.array(matrix(576, 640))
     first, again, other = (
-        pissa_init(W, rank=8, scale=1.0, iterations=1, seed=seed)[0] for seed in (3, 3, 4)
+        principal_part(W, rank=8, scale=1.0, iterations=1, seed=seed)[0] for seed in (3, 3, 4)
     )
     assert mx.array_equal(first, again)
     assert not mx.array_equal(first, other)
 
 
 def test_lora_starts_at_the_base() -> None:
-    A, B = lora_init(mx.array(matrix(48, 100)), rank=8, seed=1)
+    start = lora_start(mx.array(matrix(48, 100)), rank=8, seed=1)
+    A, B = start.A, start.B
+    assert start.A0 is None
     assert A.shape == (8, 100)
     assert B.shape == (48, 8)
     assert not B.any()
     assert 0.09 < np.abs(np.array(A)).max() <= 0.1, "uniform in ±1/√in"
-    assert mx.array_equal(A, lora_init(mx.array(matrix(48, 100)), rank=8, seed=1)[0])
+    assert mx.array_equal(A, lora_start(mx.array(matrix(48, 100)), rank=8, seed=1).A)
 
 
 def test_residual_and_adapter_make_the_weight_again() -> None:

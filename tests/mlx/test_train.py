@@ -87,7 +87,14 @@ def strange(row: Example) -> Example:
     return row.model_copy(update={"messages": messages})
 
 
-@pytest.mark.parametrize("init,bits", [("pissa", 4), ("pissa", 8), ("pissa", 16), ("lora", 4)])
+TAKES = ("pissa", "qpissa", "loftq")  # a part of W out of the base; LoftQ from T = 2 on
+
+
+@pytest.mark.parametrize(
+    "init,bits",
+    [("pissa", 4), ("pissa", 8), ("pissa", 16), ("lora", 4), ("qpissa", 3), ("loftq", 2),
+     ("dora", 4)],
+)  # fmt: skip
 def test_the_stored_adapters_are_the_model_that_was_trained(
     tmp_path: Path, model: str, init: str, bits: int
 ) -> None:
@@ -106,8 +113,43 @@ def test_the_stored_adapters_are_the_model_that_was_trained(
     assert np.array_equal(logits(tuned.model, IDS), seen[-1])
     assert not np.array_equal(seen[0], seen[-1])
     config = json.loads((result.adapters / "config.json").read_text())
-    assert (config["init"], config["bits"], config["rank"]) == (init, bits, 4)
-    assert (result.adapters / "initial.safetensors").exists() == (init == "pissa")
+    stored = "lora" if init == "dora" else init
+    assert (config["init"], config["bits"], config["rank"]) == (stored, bits, 4)
+    assert config["dora"] == (init == "dora")
+    assert (result.adapters / "initial.safetensors").exists() == (init in TAKES)
+
+
+def test_every_setting_of_the_adapters_reaches_them(tmp_path: Path, model: str) -> None:
+    settings = SETTINGS | {
+        "steps": 2, "init": "qpissa", "alternations": 2, "svd_iterations": "exact", "dora": True,
+        "rslora": True, "alpha": 8.0, "quant_mode": "mxfp4", "group_size": 32, "layers": "1-1",
+        "rank_pattern": {"down_proj": 2}, "targets": ("*.self_attn.q_proj", "down_proj"),
+        "cache": tmp_path / "cache",
+    }  # fmt: skip
+    result = train.run(examples(), out=tmp_path / "run", model=model, **settings)
+    config = json.loads((result.adapters / "config.json").read_text())
+    down, query = "model.layers.1.mlp.down_proj", "model.layers.1.self_attn.q_proj"
+    assert config["modules"] == [down, query]
+    assert (config["mode"], config["rslora"], config["dora"]) == ("mxfp4", True, True)
+    assert (config["ranks"], config["scales"]) == ({down: 2}, {down: 8 / 2**0.5})
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    first = load_arrays(result.adapters / "adapters.safetensors")
+    assert {name: value.shape for name, value in first.items()} == {
+        f"{down}.A": (2, 192), f"{down}.B": (128, 2), f"{down}.m": (128,),
+        f"{query}.A": (4, 128), f"{query}.B": (128, 4), f"{query}.m": (128,),
+    }  # fmt: skip
+    initial = load_initial(result.adapters)
+    assert not mx.array_equal(first[f"{query}.A"], initial[f"{query}.A"]), "it trained"
+    seen: list[str] = []
+
+    class Listen:
+        warn = staticmethod(seen.append)
+        note = staticmethod(seen.append)
+
+    load_tuned(result.adapters, reporter=Listen())  # type: ignore[arg-type]
+    assert seen == [], "the residual came out as it was trained"
+    with pytest.raises(UsageError, match="group_size 64: not in quant_mode mxfp4"):
+        train.run(examples(), out=tmp_path, model=model, quant_mode="mxfp4")
 
 
 def test_bits_decide_how_near_the_start_is_to_the_model(model: str) -> None:
@@ -151,7 +193,7 @@ class Interrupt:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, model: str) -> dict[str, Path]:
     out = {}
-    for init in ("pissa", "lora"):
+    for init in ("pissa", "qpissa", "lora", "loftq", "dora"):
         out[init] = tmp_path_factory.mktemp(init)
         train.run(examples(), out=out[init], model=model, init=init, **SETTINGS)
     return out
@@ -174,7 +216,10 @@ def what_was_computed(out: Path) -> list[dict[str, Any]]:
 
 
 # In the middle, right before a validation, and before the last one.
-@pytest.mark.parametrize("init,at", [("pissa", 6), ("lora", 6), ("pissa", 8), ("pissa", 12)])
+@pytest.mark.parametrize("init,at", [
+    ("pissa", 6), ("pissa", 8), ("pissa", 12), ("lora", 6), ("qpissa", 6), ("loftq", 6),
+    ("dora", 6),
+])  # fmt: skip
 def test_resumed_is_bit_for_bit_as_uninterrupted(
     tmp_path: Path, model: str, whole: dict[str, Path], init: str, at: int
 ) -> None:
@@ -296,8 +341,8 @@ def test_a_row_that_is_too_long_is_named(tmp_path: Path, model: str) -> None:
 
 
 def test_an_unknown_init_is_refused(tmp_path: Path, model: str) -> None:
-    with pytest.raises(UsageError, match="init dora: unknown"):
-        train.run(examples(), out=tmp_path, model=model, init="dora")
+    with pytest.raises(UsageError, match="init olora: unknown"):
+        train.run(examples(), out=tmp_path, model=model, init="olora")
 
 
 def test_groups_are_contexts_of_at_most_8_rows(model: str) -> None:

@@ -12,14 +12,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forge_cli.core.errors import UsageError
 
-Init = Literal["pissa", "lora"]
+Init = Literal["pissa", "qpissa", "lora", "loftq", "dora"]
+LayerRange = Annotated[
+    str, Field(pattern=r"^(all|(first|last) \d+|\d+ *- *\d+( *, *\d+ *- *\d+)*)$")
+]
 Suite = Literal["raft"]
 Quant = Literal["f16", "q8_0", "q4_k_m"]
 OptimiserName = Literal["adamw", "adafactor", "lion", "muon"]
@@ -78,16 +81,32 @@ class Settings(BaseModel):
 
     init: Init = Field("pissa", description="how A and B start")
     rank: int = Field(16, ge=1, description="rank r of the adapters")
+    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="other ranks: name or glob as in targets → rank"
+    )
     alpha: float | None = Field(None, gt=0, description="scale is alpha/rank (none: alpha = rank)")
-    bits: Literal[4, 8, 16] = Field(4, description="bits of the base (16: not quantised)")
+    rslora: bool = Field(False, description="scale is alpha/√rank, for large ranks")
+    dora: bool = Field(False, description="train a magnitude for each output row too")
+    svd_iterations: Annotated[int, Field(ge=0)] | Literal["exact"] = Field(
+        4, description="power iterations of the fast SVD in an init, or exact"
+    )
+    alternations: int = Field(
+        5, ge=0, le=20, description="rounds T of qpissa and loftq against the quantiser"
+    )
+    bits: Literal[2, 3, 4, 6, 8, 16] = Field(4, description="bits of the base (16: not quantised)")
+    quant_mode: Literal["affine", "mxfp4"] = Field(
+        "affine", description="MLX's quantiser (mxfp4: 4 bits, group_size 32)"
+    )
     group_size: Literal[32, 64, 128] = Field(64, description="weights per quantisation scale")
     targets: list[str] = Field(
         default_factory=lambda: [
             "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
         ],
-        description="linear layers that get adapters, by the last part of their name",
+        description="linear layers that get adapters: last part of the name, or a glob of it all",
     )  # fmt: skip
-    layers: int = Field(16, ge=0, description="last layers that get adapters (0: all)")
+    layers: Annotated[int, Field(ge=0)] | LayerRange = Field(
+        16, description="layers that get adapters: 16 (the last 16), first 4, 8-23, 0-3,20-23, all"
+    )
     loss: Literal["sft", "raft", "dpo"] = Field(
         "sft",
         description="sft: all tokens of an answer count alike; raft: by span_weights; "

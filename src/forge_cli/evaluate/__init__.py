@@ -56,8 +56,13 @@ def run(
     sides: dict[str, dict[str, list[Any]]] = {}
     for side in ("base", "tuned"):
         if side == "base":
-            bits, group = config["bits"], config["group_size"]
-            loaded = load_base(config["model"], bits=bits, group_size=group, reporter=reporter)
+            loaded = load_base(
+                config["model"],
+                bits=config["bits"],
+                group_size=config["group_size"],
+                mode=config.get("mode", "affine"),
+                reporter=reporter,
+            )
         else:
             loaded = load_tuned(adapters, reporter=reporter)
         sides[side] = _judge(loaded, test, asked, side, reporter)

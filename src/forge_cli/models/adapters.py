@@ -1,29 +1,40 @@
-"""Low-rank adapters on linear layers, how they are stored, and the tuned model they make.
+"""Adapter folders, and the tuned model that one makes with its base.
 
-A layer computes  y = x·deq(W_res)ᵀ + s·(x·Aᵀ)·Bᵀ  with A [r, in], B [out, r], s = alpha/r.
-PiSSA starts from W = W_res + s·B₀A₀, so W_res is made again from the base weights and the
-stored A₀, B₀; LoRA starts from B₀ = 0, so W_res = W and nothing is stored.
+W_res is not stored: it is quantised again from the base weights less s·B₀A₀, with the stored
+A₀, B₀ (`initial.safetensors`). Where nothing was taken out (LoRA; LoftQ with T = 1) there is
+no such file. A hash of the residual tells whether it came out as it was trained.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
-from forge_cli.core.errors import ForgeError, UsageError
+from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import atomic_file, write_json
 from forge_cli.models.backend import compute_dtype, mx, nn
 from forge_cli.models.load import Loaded, load_base, load_dense
-from forge_cli.models.quantise import dense_weight, quantise_model
+from forge_cli.models.lora import LoRALinear, row_norms, without_start
+from forge_cli.models.quantise import Quantiser, quantise_model
+from forge_cli.models.targets import get_module, set_module, target_modules
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What is needed, besides the arrays, to make the tuned model again."""
+    """What is needed, besides the arrays, to make the tuned model again.
+
+    Attributes:
+        init: where A and B started.
+        rank, alpha: of every module that `ranks` and `scales` do not name.
+        modules: paths of the layers that have adapters.
+        mode: of the quantiser, affine or mxfp4.
+        ranks, scales: by module, where they differ.
+    """
 
     model: str
     init: str
@@ -33,83 +44,44 @@ class AdapterConfig:
     group_size: int
     modules: list[str]
     residual_sha256: str = ""
+    mode: str = "affine"
+    rslora: bool = False
+    dora: bool = False
+    ranks: dict[str, int] = field(default_factory=dict)
+    scales: dict[str, float] = field(default_factory=dict)
 
     @property
     def scale(self) -> float:
-        """s = alpha / r."""
-        return self.alpha / self.rank
+        """s = alpha/r, or alpha/√r with rsLoRA."""
+        return lora_scale(self.alpha, self.rank, self.rslora)
+
+    def rank_of(self, module: str) -> int:
+        """r of one module."""
+        return self.ranks.get(module, self.rank)
+
+    def scale_of(self, module: str) -> float:
+        """s of one module."""
+        return self.scales.get(module, self.scale)
+
+    @property
+    def quantiser(self) -> Quantiser:
+        """How the base is quantised, as keyword arguments of `round_trip`."""
+        return {"bits": self.bits, "group_size": self.group_size, "mode": self.mode}
 
 
-class LoRALinear(nn.Module):
-    """A frozen linear layer with a trained low-rank update.
-
-    Args:
-        base: the residual, quantised or not, with its bias.
-        A: [r, in]. B: [out, r]. scale: s = alpha/r.
-    """
-
-    def __init__(self, base: nn.Module, A: mx.array, B: mx.array, scale: float) -> None:
-        super().__init__()
-        self.base = base
-        self.A = A
-        self.B = B
-        self.scale = scale
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """[…, in] → […, out], in the dtype of x."""
-        return self.base(x) + self.scale * ((x @ self.A.T) @ self.B.T)
-
-    def merged(self) -> mx.array:
-        """deq(W_res) + s·B·A, float32 [out, in]: the function that was trained."""
-        update = self.B.astype(mx.float32) @ self.A.astype(mx.float32)
-        return dense_weight(self.base) + self.scale * update
-
-
-def target_modules(model: nn.Module, targets: list[str], layers: int) -> list[str]:
-    """Paths of the linear layers named in `targets`, in the last `layers` blocks (0: all).
-
-    Raises:
-        UsageError: no layer matches.
-    """
-    linear = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in targets
-    ]
-    count = len(model.layers)
-    chosen = [name for name in linear if not layers or _block(name) >= count - layers]
-    if not chosen:
-        raise UsageError(
-            f"targets {', '.join(targets)}: no linear layer of this model has such a name",
-            "name layers such as q_proj, v_proj, up_proj",
-        )
-    return sorted(chosen, key=lambda name: (_block(name), name))
-
-
-def _block(path: str) -> int:
-    return next((int(part) for part in path.split(".") if part.isdigit()), -1)
-
-
-def get_module(model: nn.Module, path: str) -> Any:
-    """The submodule at a dotted path."""
-    for part in path.split("."):
-        model = model[int(part)] if isinstance(model, list) else getattr(model, part)
-    return model
-
-
-def set_module(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Put `module` at a dotted path."""
-    parent, _, leaf = path.rpartition(".")
-    setattr(get_module(model, parent) if parent else model, leaf, module)
+def lora_scale(alpha: float, rank: int, rslora: bool) -> float:
+    """s = alpha/r; rsLoRA (arXiv 2312.03732): alpha/√r, so that a large r learns as fast."""
+    return float(alpha / rank**0.5) if rslora else alpha / rank
 
 
 def adapter_arrays(model: nn.Module) -> dict[str, mx.array]:
-    """The trained arrays by name, `<module>.A` and `<module>.B`."""
+    """The trained arrays by name: `<module>.A`, `<module>.B` and with DoRA `<module>.m`."""
     return {
         f"{name}.{leaf}": module[leaf]
         for name, module in model.named_modules()
         if isinstance(module, LoRALinear)
-        for leaf in ("A", "B")
+        for leaf in ("A", "B", "m")
+        if leaf in module
     }
 
 
@@ -118,15 +90,16 @@ def residual_hash(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for _, module in sorted(model.named_modules()):
         if isinstance(module, LoRALinear):
-            weight = module.base.weight
-            digest.update(bytes(memoryview(weight.view(mx.uint8))))
+            for leaf in ("weight", "scales", "biases"):
+                if module.base.get(leaf) is not None:
+                    digest.update(bytes(memoryview(module.base[leaf].view(mx.uint8))))
     return digest.hexdigest()
 
 
 def save_adapters(
     folder: Path, config: AdapterConfig, arrays: dict[str, mx.array], initial: dict[str, mx.array]
 ) -> None:
-    """Write config.json, adapters.safetensors (A, B) and, if any, initial.safetensors (A₀, B₀)."""
+    """Write config.json, adapters.safetensors (A, B, m), initial.safetensors (A₀, B₀) if any."""
     folder.mkdir(parents=True, exist_ok=True)
     if initial:
         save_arrays(folder / "initial.safetensors", initial)
@@ -136,10 +109,12 @@ def save_adapters(
     write_json(folder / "config.json", asdict(config))
 
 
-def save_arrays(path: Path, arrays: dict[str, mx.array]) -> None:
+def save_arrays(
+    path: Path, arrays: dict[str, mx.array], metadata: dict[str, str] | None = None
+) -> None:
     """Write a safetensors file, atomically."""
     with atomic_file(path) as stream:
-        mx.save_safetensors(cast(BinaryIO, stream), arrays)
+        mx.save_safetensors(cast(BinaryIO, stream), arrays, metadata=metadata)
 
 
 def load_arrays(path: Path) -> dict[str, mx.array]:
@@ -148,9 +123,43 @@ def load_arrays(path: Path) -> dict[str, mx.array]:
 
 
 def load_initial(folder: Path) -> dict[str, mx.array]:
-    """A₀, B₀ of an adapter folder; empty where B₀ = 0, or there is no such folder."""
+    """A₀, B₀ of an adapter folder; empty where nothing was taken out, or there is no folder."""
     file = folder / "initial.safetensors"
     return load_arrays(file) if file.exists() else {}
+
+
+@dataclass(frozen=True)
+class AdapterFolder:
+    """The content of an adapter folder."""
+
+    config: AdapterConfig
+    arrays: dict[str, mx.array]
+    initial: dict[str, mx.array]
+
+
+def read_adapters(folder: Path) -> AdapterFolder:
+    """The config, A and B (and m), A₀ and B₀ of an adapter folder.
+
+    Raises:
+        ForgeError: it is incomplete, or a file cannot be read.
+    """
+    try:
+        config = AdapterConfig(**json.loads((folder / "config.json").read_text()))
+        arrays = load_arrays(folder / "adapters.safetensors")
+        initial = load_initial(folder)
+    except (OSError, RuntimeError, TypeError, json.JSONDecodeError) as error:
+        raise ForgeError(f"{folder}: no usable adapters: {error}", "train the run again") from None
+    missing = [
+        f"{name}.{leaf}"
+        for name in config.modules
+        for leaf in ("A", "B", "m")[: 3 if config.dora else 2]
+        if f"{name}.{leaf}" not in arrays
+    ]
+    if missing:
+        raise ForgeError(
+            f"{folder}: no usable adapters: {missing[0]} is missing", "train the run again"
+        )
+    return AdapterFolder(config, arrays, initial)
 
 
 def load_tuned(folder: Path, *, reporter: Reporter = SILENT) -> Loaded:
@@ -159,19 +168,19 @@ def load_tuned(folder: Path, *, reporter: Reporter = SILENT) -> Loaded:
     Raises:
         ForgeError: the folder is incomplete or the base cannot be loaded.
     """
-    try:
-        config = AdapterConfig(**json.loads((folder / "config.json").read_text()))
-        arrays = load_arrays(folder / "adapters.safetensors")
-        initial = load_initial(folder)
-    except (OSError, RuntimeError, TypeError, json.JSONDecodeError) as error:
-        raise ForgeError(f"{folder}: no usable adapters: {error}", "train the run again") from None
+    found = read_adapters(folder)
+    config = found.config
     loaded = load_dense(config.model, reporter=reporter)
-    attach(loaded.model, config, arrays, initial)
+    attach(
+        loaded.model, config, found.arrays, found.initial, stored=loaded.stored_as(config.quantiser)
+    )
     if config.residual_sha256 and residual_hash(loaded.model) != config.residual_sha256:
         reporter.warn(
             f"{folder}: the residual differs from the one that was trained "
             "(another machine or MLX version): results may differ slightly"
         )
+    for name in config.modules:
+        get_module(loaded.model, name).settle()
     return loaded
 
 
@@ -180,32 +189,45 @@ def attach(
     config: AdapterConfig,
     arrays: dict[str, mx.array],
     initial: dict[str, mx.array],
+    *,
+    stored: Mapping[str, nn.Module] | None = None,
 ) -> None:
     """Put adapters on a dense model and quantise it, in place.
 
     Args:
-        arrays: `<module>.A` and `<module>.B` to start from.
-        initial: A₀, B₀ of the same shapes, subtracted from W before it is quantised;
-            empty when B₀ = 0.
+        arrays: `<module>.A` and `<module>.B` to start from. With DoRA also `<module>.m`;
+            where it is missing it becomes ‖V‖, so that the magnitudes change nothing yet.
+        initial: A₀, B₀, taken out of W before it is quantised; empty: nothing is.
+        stored: layers that are quantised in the checkpoint already (see `quantise_model`);
+            those that lose A₀, B₀ are quantised again.
     """
     dtype = compute_dtype()
+    taken = set()
     for name in config.modules:
         layer = get_module(model, name)
-        if initial:
-            principal = initial[f"{name}.B"] @ initial[f"{name}.A"]
-            weight = layer.weight.astype(mx.float32) - config.scale * principal
-            layer.weight = weight.astype(layer.weight.dtype)
+        scale = config.scale_of(name)
+        if f"{name}.A" in initial:
+            taken.add(name)
+            A0, B0 = initial[f"{name}.A"], initial[f"{name}.B"]
+            layer.weight = without_start(layer.weight, A0, B0, scale)
             mx.eval(layer.weight)
         A, B = (arrays[f"{name}.{leaf}"].astype(dtype) for leaf in ("A", "B"))
-        set_module(model, name, LoRALinear(layer, A, B, config.scale))
-    quantise_model(model, bits=config.bits, group_size=config.group_size)
+        set_module(model, name, LoRALinear(layer, A, B, scale))
+    untouched = {name: layer for name, layer in (stored or {}).items() if name not in taken}
+    quantise_model(model, **config.quantiser, stored=untouched)
     model.freeze()
     for name in config.modules:
-        get_module(model, name).unfreeze(keys=["A", "B"], recurse=False)
+        layer = get_module(model, name)
+        if config.dora:
+            # Not in bfloat16: a learning rate's step would be less than its last bit.
+            m = arrays.get(f"{name}.m")
+            layer.m = row_norms(layer) if m is None else m.astype(mx.float32)
+        layer.unfreeze(keys=["A", "B", "m"], recurse=False)
     mx.eval(model.parameters())
 
 
 __all__ = [
-    "AdapterConfig", "LoRALinear", "adapter_arrays", "attach", "get_module", "load_base",
-    "load_tuned", "residual_hash", "save_adapters", "save_arrays", "set_module", "target_modules",
+    "AdapterConfig", "AdapterFolder", "LoRALinear", "adapter_arrays", "attach", "get_module",
+    "load_arrays", "load_base", "load_initial", "load_tuned", "lora_scale", "read_adapters",
+    "residual_hash", "save_adapters", "save_arrays", "set_module", "target_modules",
 ]  # fmt: skip

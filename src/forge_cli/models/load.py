@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,31 @@ from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.models import attention
 from forge_cli.models.backend import compute_dtype, device_memory, mx, nn
-from forge_cli.models.quantise import quantise_model
+from forge_cli.models.quantise import Quantiser, dense_weight, is_packed, quantise_model
 from forge_cli.models.resolve import BUILT_IN, resolve
 from forge_cli.models.shared_context import check_model
 
 
 @dataclass
 class Loaded:
-    """A model in memory, with what is needed to render, hash and export it."""
+    """A model in memory, with what is needed to render, hash and export it.
+
+    Attributes:
+        stored: by path, the layers that the checkpoint has quantised, as they were.
+    """
 
     name: str
     path: Path
     model: nn.Module
     tokenizer: Any  # mlx_lm.tokenizer_utils.TokenizerWrapper
     config: dict[str, Any]
+    stored: dict[str, nn.Module] = field(default_factory=dict)
+
+    def stored_as(self, quantiser: Quantiser) -> dict[str, nn.Module]:
+        """The layers that are quantised already, if it is the way that is asked for."""
+        own = {"mode": "affine", **self.config.get("quantization", {})}
+        same = all(own.get(name) == value for name, value in quantiser.items())
+        return self.stored if same else {}
 
 
 def load_dense(name: str, *, reporter: Reporter = SILENT) -> Loaded:
@@ -48,18 +59,20 @@ def load_dense(name: str, *, reporter: Reporter = SILENT) -> Loaded:
     except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ForgeError(f"{path}: cannot load: {reason}", "choose another --model") from None
+    packed: dict[str, nn.Module] = {}
     if config.get("quantization"):
         reporter.warn(
-            f"{name} is already quantised; quantising it again adds error: "
-            "prefer its 16-bit weights"
+            f"{name} is already quantised: init pissa, qpissa and loftq quantise what is left of "
+            "it again, which adds error; init lora starts exactly at it. Prefer its 16-bit weights"
         )
-        model = _dequantised(model)
+        packed = {path: layer for path, layer in model.named_modules() if is_packed(layer)}
+        _dequantise(model, packed)
     model.set_dtype(compute_dtype())
     model.freeze()
     model.eval()
     mx.eval(model.parameters())
     check_model(model, name)
-    return Loaded(name, path, model, load_tokenizer(path), config)
+    return Loaded(name, path, model, load_tokenizer(path), config, packed)
 
 
 def flat_rope(config: dict[str, Any]) -> dict[str, Any]:
@@ -77,10 +90,21 @@ def flat_rope(config: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def load_base(name: str, *, bits: int, group_size: int, reporter: Reporter = SILENT) -> Loaded:
-    """The model `name` quantised to `bits`: the base that a tuned model is judged against."""
+def load_base(
+    name: str,
+    *,
+    bits: int,
+    group_size: int,
+    mode: str = "affine",
+    reporter: Reporter = SILENT,
+) -> Loaded:
+    """The model `name` quantised to `bits`: the base that a tuned model is judged against.
+
+    A checkpoint that is quantised this way already keeps its values.
+    """
     loaded = load_dense(name, reporter=reporter)
-    quantise_model(loaded.model, bits=bits, group_size=group_size)
+    how = Quantiser(bits=bits, group_size=group_size, mode=mode)
+    quantise_model(loaded.model, **how, stored=loaded.stored_as(how))
     return loaded
 
 
@@ -118,10 +142,28 @@ def fingerprint(path: Path) -> dict[str, str]:
     return found
 
 
-def _dequantised(model: nn.Module) -> nn.Module:
+def _dequantise(model: nn.Module, packed: dict[str, nn.Module]) -> None:
+    """Put plain layers for the quantised ones, in place.
+
+    In float32 (mlx-lm's own function rounds to the scales' type), so that the values are
+    those that `quantized_matmul` multiplies with.
+    """
+    from mlx.utils import tree_unflatten
     from mlx_lm.utils import dequantize_model
 
-    return dequantize_model(model)
+    plain = []
+    for name, layer in packed.items():
+        weight = dense_weight(layer)
+        if isinstance(layer, nn.QuantizedEmbedding):
+            dense: nn.Module = nn.Embedding(*weight.shape)
+        else:
+            dense = nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in layer)
+        dense.weight = weight
+        if "bias" in layer:
+            dense.bias = layer.bias
+        plain.append((name, dense))
+    model.update_modules(tree_unflatten(plain))
+    dequantize_model(model)  # experts, which Forge does not train
 
 
 def _check_memory(path: Path, name: str) -> None:

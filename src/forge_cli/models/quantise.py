@@ -1,17 +1,59 @@
-"""The quantiser that serves: MLX's affine quantisation, and its exact function on the CPU."""
+"""The quantiser that serves: MLX's quantisation by groups, and its exact function on the CPU.
+
+`affine` (a scale and an offset for each group; 2, 3, 4, 6 or 8 bits) and `mxfp4` (4-bit floats
+with one power of two for 32 weights). bits = 16 stands for "not quantised".
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypedDict
+
+from forge_cli.core.errors import UsageError
 from forge_cli.models.backend import mx, nn, on_gpu
 
+# Mode → the bits and the group sizes that mlx.core.quantize has for it and Forge is tested with.
+MODES = {"affine": ((2, 3, 4, 6, 8), (32, 64, 128)), "mxfp4": ((4,), (32,))}
 
-def round_trip(weight: mx.array, *, bits: int, group_size: int) -> mx.array:
+
+class Quantiser(TypedDict):
+    """How a model is quantised: the keyword arguments of the functions below."""
+
+    bits: int
+    group_size: int
+    mode: str
+
+
+def check_quantiser(*, bits: int, group_size: int, mode: str = "affine") -> None:
+    """Refuse what MLX cannot quantise to, before a model is loaded.
+
+    Raises:
+        UsageError: an unknown mode, or bits or a group size that the mode does not have.
+    """
+    if mode not in MODES:
+        raise UsageError(f"quant_mode {mode}: unknown", f"known: {', '.join(MODES)}")
+    if bits == 16:
+        return
+    known_bits, known_groups = MODES[mode]
+    if bits not in known_bits:
+        choice = ", ".join(map(str, known_bits))
+        raise UsageError(f"bits {bits}: not in quant_mode {mode}", f"choose bits: {choice} or 16")
+    if group_size not in known_groups:
+        choice = ", ".join(map(str, known_groups))
+        raise UsageError(
+            f"group_size {group_size}: not in quant_mode {mode}", f"choose group_size: {choice}"
+        )
+
+
+def round_trip(weight: mx.array, *, bits: int, group_size: int, mode: str = "affine") -> mx.array:
     """deq(quant(W)) for W [out, in]; the dtype of `weight` is kept.
 
-    Affine quantisation by groups of `group_size` along the last axis (mlx.core.quantize).
+    By groups of `group_size` along the last axis (mlx.core.quantize). bits 16: W itself.
     """
-    packed = mx.quantize(weight, group_size=group_size, bits=bits)
-    return mx.dequantize(*packed, group_size=group_size, bits=bits)
+    if bits == 16:
+        return weight
+    packed = mx.quantize(weight, group_size=group_size, bits=bits, mode=mode)
+    return mx.dequantize(*packed, group_size=group_size, bits=bits, mode=mode).astype(weight.dtype)
 
 
 def quantisable(module: nn.Module, group_size: int) -> bool:
@@ -21,46 +63,72 @@ def quantisable(module: nn.Module, group_size: int) -> bool:
     )
 
 
-def quantise_model(model: nn.Module, *, bits: int, group_size: int) -> None:
+def quantise_model(
+    model: nn.Module,
+    *,
+    bits: int,
+    group_size: int,
+    mode: str = "affine",
+    stored: Mapping[str, nn.Module] | None = None,
+) -> None:
     """Quantise all linear layers and embeddings in place (`bits` 16: leave them).
 
     On the GPU they become MLX's quantised layers. On the CPU, where `quantized_matmul`
     is 30-700 times slower than a GEMM, they keep the dequantised values in float32: the
     same function in more memory.
+
+    Args:
+        stored: by path, layers of a checkpoint that is quantised already. Their values stay:
+            quantising dequantised values again moves them, for groups get other ranges.
     """
     if bits == 16:
         return
+    stored = stored or {}
     if on_gpu():
-        nn.quantize(
-            model,
-            group_size=group_size,
-            bits=bits,
-            class_predicate=lambda _, m: quantisable(m, group_size),
-        )
+        _pack(model, Quantiser(bits=bits, group_size=group_size, mode=mode), stored)
         return
-    for module in model.modules():
-        if quantisable(module, group_size):
-            module.weight = round_trip(module.weight, bits=bits, group_size=group_size)
+    for name, module in model.named_modules():
+        if quantisable(module, group_size) and name.removesuffix(".base") not in stored:
+            module.weight = round_trip(module.weight, bits=bits, group_size=group_size, mode=mode)
             # One at a time: a lazy graph of all layers would hold both copies.
             mx.eval(module.weight)
 
 
+def _pack(model: nn.Module, how: Quantiser, stored: Mapping[str, nn.Module]) -> None:
+    """Put MLX's quantised layers into the model; those in `stored` as they are."""
+    from mlx.utils import tree_unflatten
+
+    packed = []
+    for name, module in model.named_modules():
+        if quantisable(module, how["group_size"]):
+            kept = stored.get(name.removesuffix(".base"))
+            packed.append((name, kept if kept is not None else module.to_quantized(**how)))
+    model.update_modules(tree_unflatten(packed))
+
+
+def is_packed(module: nn.Module) -> bool:
+    """Whether this is one of MLX's quantised layers."""
+    return isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding)
+
+
 def dense_weight(module: nn.Module) -> mx.array:
     """The float32 weight [out, in] that a plain or quantised linear or embedding applies."""
-    if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
-        return mx.dequantize(
-            module.weight,
-            module.scales,
-            module.biases,
-            group_size=module.group_size,
-            bits=module.bits,
-        ).astype(mx.float32)
-    return module.weight.astype(mx.float32)
+    if not is_packed(module):
+        return module.weight.astype(mx.float32)
+    affine = module.mode == "affine"  # its scales and offsets are floats; others' are codes
+    return mx.dequantize(
+        module.weight,
+        module.scales.astype(mx.float32) if affine else module.scales,
+        module.biases.astype(mx.float32) if affine else None,
+        group_size=module.group_size,
+        bits=module.bits,
+        mode=module.mode,
+    ).astype(mx.float32)
 
 
 def logical_shape(module: nn.Module) -> tuple[int, ...]:
     """[out, in] of a plain or quantised linear or embedding."""
     rows, columns = module.weight.shape
-    if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
+    if is_packed(module):
         columns = columns * 32 // module.bits
     return (rows, columns)

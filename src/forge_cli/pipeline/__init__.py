@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from forge_cli.core.answer_form import SYSTEM
-from forge_cli.core.config import Resolved, Settings
+from forge_cli.core.config import Resolved, Settings, cache_dir
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import read_records, write_records
@@ -145,14 +145,16 @@ def fit(run: RunDir, s: Settings, reporter: Reporter) -> None:
 
 def _train_settings(s: Settings) -> dict[str, Any]:
     names = (
-        "model", "init", "rank", "alpha", "bits", "group_size", "targets", "layers", "steps",
+        "model", "init", "rank", "rank_pattern", "alpha", "rslora", "dora", "svd_iterations",
+        "alternations", "bits", "quant_mode", "group_size", "targets", "layers", "steps",
         "epochs", "learning_rate", "warmup", "weight_decay", "clip", "valid_every", "valid_rows",
         "max_tokens", "seed", "optimiser", "schedule", "decay", "accumulate", "neftune",
         "gradient_checkpointing", "memory_limit", "save_every", "keep_last", "patience",
         "min_delta", "sample_every", "sample_rows", "track", "loss", "span_weights",
         "label_smoothing", "z_loss", "beta", "valid_share",
     )  # fmt: skip
-    return {name: getattr(s, name) for name in names}
+    cache = cache_dir() / "starts" if s.cache else None
+    return {"cache": cache, **{name: getattr(s, name) for name in names}}
 
 
 def evaluate(run: RunDir, reporter: Reporter, *, answer_rows: int | None = None) -> None:

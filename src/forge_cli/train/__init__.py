@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.records import Example, Preference
@@ -18,12 +19,13 @@ from forge_cli.models.adapters import (
 from forge_cli.models.backend import device_memory, mx
 from forge_cli.models.head_loss import Penalties
 from forge_cli.models.load import load_dense
+from forge_cli.models.quantise import check_quantiser
 from forge_cli.models.spans import SpanWeights
 from forge_cli.train.callbacks import Callback, make_callbacks, make_trackers
 from forge_cli.train.checkpoint import checkpoints
 from forge_cli.train.data import Data, Pairs, Rows
 from forge_cli.train.gradient_checkpointing import checkpoint_blocks
-from forge_cli.train.initial import start_adapters
+from forge_cli.train.initial import StartSettings, start_adapters
 from forge_cli.train.loop import Loop, fit
 from forge_cli.train.micro_batches import plan_steps
 from forge_cli.train.neftune import Neftune
@@ -49,11 +51,17 @@ def run(
     model: str,
     init: str = "pissa",
     rank: int = 16,
+    rank_pattern: Mapping[str, int] = MappingProxyType({}),
     alpha: float | None = None,
+    rslora: bool = False,
+    dora: bool = False,
+    svd_iterations: int | str = 4,
+    alternations: int = 5,
     bits: int = 4,
+    quant_mode: str = "affine",
     group_size: int = 64,
     targets: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"),
-    layers: int = 16,
+    layers: int | str = 16,
     steps: int | None = None,
     epochs: float = 1.0,
     learning_rate: float = 1e-4,
@@ -85,6 +93,7 @@ def run(
     sample_rows: int = 3,
     track: Sequence[str] = (),
     callbacks: Sequence[Callback] = (),
+    cache: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> TrainResult:
     """Train on the rows of split "train"; the best on split "valid" is kept in `out`/adapters.
@@ -96,9 +105,14 @@ def run(
         loss: "sft", or "raft": `span_weights` for the tokens of reason, quotes and answer. The
             validation loss is always the plain mean over all tokens of the answers. "dpo"
             takes preferences and their loss by `beta`; those without a split are split by file.
+        init, svd_iterations, alternations: see `train.inits`; "exact": the exact SVD.
+        targets, layers, rank_pattern: see `models.targets`.
+        bits, quant_mode, group_size: see `models.quantise`.
+        cache: folder that keeps the SVDs of an init for other runs.
 
     Raises:
-        UsageError: an unknown optimiser or tracker, or a tracker that is not installed.
+        UsageError: an unknown optimiser or tracker, or a tracker that is not installed; settings
+            that do not go together or with this model.
         ForgeError: no training or validation rows, a row that is too long, a loss that is
             not a number, a model that cannot be loaded, too little memory.
     """
@@ -108,6 +122,7 @@ def run(
     else:
         weights = SpanWeights(*span_weights) if loss == "raft" else None
         data = Rows(examples, valid_rows, weights, Penalties(label_smoothing, z_loss))
+    check_quantiser(bits=bits, group_size=group_size, mode=quant_mode)
     trackers = make_trackers(track)  # one that is missing should not cost a model's loading
     mx.reset_peak_memory()
     mx.random.seed(seed)
@@ -116,15 +131,16 @@ def run(
     data.tokenise(loaded.tokenizer, max_tokens)
     config = AdapterConfig(
         model=model, init=init, rank=rank, alpha=alpha or float(rank), bits=bits,
-        group_size=group_size, modules=[],
+        group_size=group_size, mode=quant_mode, modules=[], rslora=rslora, dora=dora,
     )  # fmt: skip
     folder = out / "adapters"
     config, initial = start_adapters(
-        loaded.model, config, targets=list(targets), layers=layers, seed=seed,
+        loaded.model, config, targets=targets, layers=layers, rank_pattern=rank_pattern,
+        settings=StartSettings(seed, svd_iterations, alternations, cache),
         initial=load_initial(folder) if checkpoints(out / "checkpoints") else {},
-        reporter=reporter,
+        stored=loaded.stored_as(config.quantiser), reporter=reporter,
     )  # fmt: skip
-    config = replace(config, residual_sha256=residual_hash(loaded.model) if initial else "")
+    config = replace(config, residual_sha256=residual_hash(loaded.model))
     data.start(loaded.model, out, reporter)
     plan = plan_steps(data.train, steps=steps, epochs=epochs, accumulate=accumulate, seed=seed)
     if gradient_checkpointing:

@@ -1,9 +1,4 @@
-"""Where A and B start: PiSSA (arXiv 2404.02948) and LoRA (arXiv 2106.09685), in mlx.core.
-
-PiSSA: W = U S Vᵀ, and the r largest singular directions become the adapter,
-B₀ = U_r √(S_r/s), A₀ = √(S_r/s) V_rᵀ, W_res = W − s·B₀A₀ (eq. 2-4). W_res is computed from
-the actual A₀ and B₀, so what a fast SVD misses stays in the residual.
-"""
+"""The principal part of a matrix as two thin ones, by an exact or a randomised SVD."""
 
 from __future__ import annotations
 
@@ -14,26 +9,29 @@ _EXACT_ELEMENTS = 1 << 18
 _OVERSAMPLE = 8
 
 
-def pissa_init(
-    weight: mx.array, *, rank: int, scale: float, iterations: int | None = 4, seed: int = 0
+def principal_part(
+    matrix: mx.array, *, rank: int, scale: float, iterations: int | None = 4, seed: int = 0
 ) -> tuple[mx.array, mx.array]:
-    """The principal part of W as an adapter.
+    """The best approximation s·B·A of its rank, shared evenly between both factors.
+
+    M = U S Vᵀ gives B = U_r √(S_r/s), A = √(S_r/s) V_rᵀ (PiSSA, arXiv 2404.02948, eq. 2-3).
 
     Args:
-        weight: W, float32 [out, in].
+        matrix: M [out, in]; computed in float32.
         rank: r ≤ min(out, in).
-        scale: s = alpha/r.
+        scale: s.
         iterations: power iterations of the randomised SVD; None: the exact SVD. Small
             matrices always get the exact one.
 
     Returns:
-        A₀ [r, in] and B₀ [out, r], float32.
+        A [r, in] and B [out, r], float32.
     """
-    if iterations is None or weight.size <= _EXACT_ELEMENTS:
+    matrix = matrix.astype(mx.float32)
+    if iterations is None or matrix.size <= _EXACT_ELEMENTS:
         # svd and qr exist on the CPU stream only (MLX raises on the GPU).
-        U, S, Vt = mx.linalg.svd(weight, stream=mx.cpu)
+        U, S, Vt = mx.linalg.svd(matrix, stream=mx.cpu)
     else:
-        U, S, Vt = randomised_svd(weight, rank, iterations, seed)
+        U, S, Vt = randomised_svd(matrix, rank, iterations, seed)
     root = mx.sqrt(S[:rank] / scale)
     return root[:, None] * Vt[:rank], U[:, :rank] * root[None]
 
@@ -57,15 +55,3 @@ def randomised_svd(
     P, R = mx.linalg.qr(weight.T @ Q, stream=mx.cpu)
     U, S, Vt = mx.linalg.svd(R.T, stream=mx.cpu)
     return Q @ U, S, Vt @ P.T
-
-
-def lora_init(weight: mx.array, *, rank: int, seed: int = 0) -> tuple[mx.array, mx.array]:
-    """A uniform in ±1/√in (as PEFT and mlx-lm), B = 0, so the start is the base itself.
-
-    Returns:
-        A [r, in], B [out, r], float32.
-    """
-    out, width = weight.shape
-    bound = width**-0.5
-    A = mx.random.uniform(-bound, bound, (rank, width), key=mx.random.key(seed))
-    return A, mx.zeros((out, rank))
