@@ -13,6 +13,9 @@ from forge_cli.cli._run import emit, open_run
 
 def export(
     run: Annotated[str, typer.Argument(help="Run directory, or - for a run record.")] = "-",
+    to: Annotated[
+        list[str] | None, typer.Option(help="gguf, mlx, adapter or peft; repeatable.")
+    ] = None,
     quant: Annotated[
         list[str] | None, typer.Option(help="f16, q8_0 or q4_k_m; repeatable.")
     ] = None,
@@ -24,15 +27,25 @@ def export(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write the tuned model as GGUF and check it against the trained model in llama.cpp.
+    """Write the tuned model and check that it answers as the trained one.
 
-    Example: forge export .forge/runs/repo --quant q4_k_m --quant f16
+    --to gguf: for Ollama and llama.cpp; mlx: merged in float32, for mlx-lm and transformers;
+    adapter: the quantised residual and mlx-lm's adapter for it; peft: an adapter for the
+    original base. Example: forge export .forge/runs/repo --quant q4_k_m --to gguf --to peft
     """
     output = Output(json_lines=json_lines, quiet=quiet)
-    s = settings({"quant": quant, "parity": parity}).settings
+    s = settings({"to": to, "quant": quant, "parity": parity}).settings
     from forge_cli import pipeline
 
     found = open_run(run, need_end=not no_end)
     pipeline.export(found, s, output)
-    output.next(f"forge deploy {found.path} --name NAME")
+    folder = found.path / "export" / f"{found.path.name}-{s.to[-1]}"
+    output.next(
+        {
+            "gguf": f"forge deploy {found.path} --name NAME",
+            "mlx": f"mlx_lm.chat --model {folder}",
+            "adapter": f"mlx_lm.chat --model {folder}/base --adapter-path {folder}/adapter",
+            "peft": f"peft.PeftModel.from_pretrained(base, '{folder}')",
+        }["gguf" if "gguf" in s.to else s.to[-1]]
+    )
     emit(found, output, end=not no_end)

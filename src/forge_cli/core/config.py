@@ -24,6 +24,7 @@ LayerRange = Annotated[
     str, Field(pattern=r"^(all|(first|last) \d+|\d+ *- *\d+( *, *\d+ *- *\d+)*)$")
 ]
 Suite = Literal["raft"]
+ExportKind = Literal["gguf", "mlx", "adapter", "peft"]
 Quant = Literal["f16", "q8_0", "q4_k_m"]
 OptimiserName = Literal["adamw", "adafactor", "lion", "muon"]
 ScheduleName = Literal["cosine", "linear", "constant", "wsd"]
@@ -159,6 +160,7 @@ class Settings(BaseModel):
     answer_rows: int = Field(48, ge=0, description="test rows to generate answers for")
     resamples: int = Field(10_000, ge=1000, description="bootstrap resamples")
 
+    to: list[ExportKind] = Field(["gguf"], description="what export writes")
     quant: list[Quant] = Field(["q4_k_m"], description="GGUF types to write")
     parity: bool = Field(True, description="check the exported file in llama.cpp")
     host: str = Field("http://127.0.0.1:11434", description="Ollama server")
@@ -167,7 +169,7 @@ class Settings(BaseModel):
 # Not part of what a run *is*: the same run directory may be taken up with other values.
 RUNTIME = {
     "jobs", "cache", "teacher_url", "teacher_jobs", "teacher_timeout", "teacher_price", "host",
-    "quant", "parity", "suite", "min_examples", "max_rejects", "min_quality", "memory_limit",
+    "to", "quant", "parity", "suite", "min_examples", "max_rejects", "min_quality", "memory_limit",
     "save_every", "keep_last", "track",
 }  # fmt: skip
 _ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_RECIPE"}

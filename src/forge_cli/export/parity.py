@@ -38,6 +38,15 @@ THRESHOLDS = {
 
 
 @dataclass(frozen=True)
+class Probe:
+    """A held-out prompt: its text, its token ids, and the trained model's logits [T, vocab]."""
+
+    text: str
+    ids: list[int]
+    logits: np.ndarray
+
+
+@dataclass(frozen=True)
 class ParityResult:
     """How near an exported file is to the model that was trained."""
 

@@ -85,7 +85,7 @@ def quantise_model(
         return
     stored = stored or {}
     if on_gpu():
-        _pack(model, Quantiser(bits=bits, group_size=group_size, mode=mode), stored)
+        pack_model(model, Quantiser(bits=bits, group_size=group_size, mode=mode), stored)
         return
     for name, module in model.named_modules():
         if quantisable(module, group_size) and name.removesuffix(".base") not in stored:
@@ -94,7 +94,7 @@ def quantise_model(
             mx.eval(module.weight)
 
 
-def _pack(model: nn.Module, how: Quantiser, stored: Mapping[str, nn.Module]) -> None:
+def pack_model(model: nn.Module, how: Quantiser, stored: Mapping[str, nn.Module]) -> None:
     """Put MLX's quantised layers into the model; those in `stored` as they are."""
     from mlx.utils import tree_unflatten
 

@@ -220,6 +220,7 @@ def export(run: RunDir, s: Settings, reporter: Reporter) -> None:
             adapters=run.path / "adapters",
             out=run.path / "export",
             name=run.path.name,
+            to=s.to,
             quants=s.quant,
             held_out=_held_out(run),
             parity=s.parity,

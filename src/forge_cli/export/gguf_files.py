@@ -1,0 +1,80 @@
+"""A GGUF for each type, compared with the trained model in llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from forge_cli.core.errors import GateFailed
+from forge_cli.core.events import Reporter
+from forge_cli.export.gguf import write_gguf
+from forge_cli.export.merge import merged_weights
+from forge_cli.export.parity import Probe, compare
+from forge_cli.models.load import Loaded, licence_of
+
+
+def write_files(
+    loaded: Loaded,
+    out: Path,
+    name: str,
+    *,
+    quants: Sequence[str],
+    probes: Sequence[Probe] | None,
+    reporter: Reporter,
+) -> tuple[list[Path], dict[str, Any]]:
+    """The files, and what their comparison came to by `parity.<type>`.
+
+    Args:
+        probes: prompts to compare on; None: nothing is compared.
+
+    Raises:
+        GateFailed: a file is not the trained model; it is kept as `….rejected`.
+    """
+    weights = merged_weights(loaded.model)
+    metadata = {"general.finetune": "forge", "general.base_model.0.name": loaded.name}
+    if licence := licence_of(loaded.name):
+        metadata["general.license"] = licence
+    files, facts = [], {}
+    for quant in quants:
+        file = out / f"{name}-{quant}.gguf"
+        write_gguf(
+            file,
+            config=loaded.config,
+            tokenizer_dir=loaded.path,
+            weights=weights,
+            quant=quant,
+            name=name,
+            metadata=metadata,
+            reporter=reporter,
+        )
+        if probes is not None:
+            facts[f"parity.{quant}"] = _check(file, quant, probes, reporter)
+        files.append(file)
+        reporter.note(f"wrote {file} ({file.stat().st_size / 1e6:.0f} MB)")
+    return files, facts
+
+
+def _check(file: Path, quant: str, probes: Sequence[Probe], reporter: Reporter) -> dict[str, Any]:
+    by_ids = {tuple(probe.ids): probe.logits for probe in probes}
+    result = compare(
+        file,
+        mlx_logits=lambda ids: by_ids[tuple(ids)],
+        prompts=[(probe.text, probe.ids) for probe in probes],
+        quant=quant,
+        reporter=reporter,
+    )
+    reporter.note(
+        f"{quant}: prompt tokens {'equal' if result.tokens_equal else 'DIFFER'}, "
+        f"top token equal at {result.top1_agreement:.2%} of {result.positions} positions, "
+        f"mean KL {result.mean_kl:.2g}, worst {result.max_kl:.2g}"
+    )
+    if not result.passed:
+        rejected = file.with_name(file.name + ".rejected")
+        file.replace(rejected)
+        raise GateFailed(
+            f"{rejected}: not the trained model: {'; '.join(result.failures[:3])}",
+            "try a larger --quant, such as q8_0 or f16",
+        )
+    return {k: v for k, v in asdict(result).items() if k not in ("failures", "quant")}

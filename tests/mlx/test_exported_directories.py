@@ -1,0 +1,227 @@
+"""Directories for mlx-lm, transformers and PEFT: read back, they are the trained function."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forge_cli import export
+from forge_cli.core.errors import GateFailed, UsageError
+from forge_cli.core.events import Reporter
+from forge_cli.export.directories import whole_folder
+from forge_cli.export.parity import THRESHOLDS, Threshold
+from forge_cli.models.adapters import (
+    AdapterConfig,
+    AdapterFolder,
+    adapter_arrays,
+    get_module,
+    load_arrays,
+    load_tuned,
+    read_adapters,
+    save_adapters,
+    save_arrays,
+)
+from forge_cli.models.backend import mx
+from forge_cli.models.load import load_dense
+from forge_cli.models.peft import CONFIG, WEIGHTS, read_peft, write_peft
+from forge_cli.train.initial import start_adapters
+from tiny_train import example, logits, save_model
+
+IDS = list(range(4, 60))
+HELD_OUT = [example(3, question, "test") for question in range(2)]
+CASES: dict[str, dict[str, Any]] = {
+    "pissa, 4 bits, two ranks": {"init": "pissa", "bits": 4},
+    "qpissa, 8 bits, dora": {"init": "qpissa", "bits": 8, "dora": True},
+    "lora, rslora": {"init": "lora", "bits": 16, "rslora": True},
+    "pissa, dora, dense": {"init": "pissa", "bits": 16, "dora": True},
+}
+
+
+class Notes(Reporter):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def trained(root: Path, *, model_type: str = "llama", **changes: Any) -> Path:
+    """An adapter folder whose A, B (and m) have moved away from their start."""
+    name = str(save_model(root / "model", model_type, tie_word_embeddings=True))
+    loaded = load_dense(name)
+    config = replace(AdapterConfig(name, "lora", 4, 12.0, 4, 64, []), **changes)
+    config, initial = start_adapters(
+        loaded.model, config, targets=["q_proj", "down_proj"], layers="last 1", seed=0,
+        rank_pattern={"q_proj": 6},
+    )  # fmt: skip
+    for path in config.modules:
+        layer = get_module(loaded.model, path)
+        layer.A = layer.A * 1.3
+        layer.B = layer.B + 0.02 * mx.random.normal(layer.B.shape, key=mx.random.key(1))
+        if config.dora:
+            layer.m = layer.m * 1.1
+    save_adapters(root / "adapters", config, adapter_arrays(loaded.model), initial)
+    return root / "adapters"
+
+
+def apart(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("model_type", ["llama", "qwen2"])
+def test_mlx_and_adapter_are_the_trained_function(
+    tmp_path: Path, case: str, model_type: str
+) -> None:
+    import mlx_lm
+
+    adapters = trained(tmp_path, model_type=model_type, **CASES[case])
+    wanted = logits(load_tuned(adapters).model, IDS)
+    files, facts = export.run(
+        adapters=adapters, out=tmp_path, name="x", to=["mlx", "adapter"], held_out=HELD_OUT
+    )
+    assert [file.name for file in files] == ["x-mlx", "x-adapter"]
+    assert min(fact["top1_agreement"] for fact in facts.values()) > 0.99
+    assert set(facts) == {"parity.mlx", "parity.adapter"}
+    # As a user loads them: quantised layers, and mlx-lm's own adapter code.
+    merged, _ = mlx_lm.load(str(files[0]))
+    over, _ = mlx_lm.load(str(files[1] / "base"), adapter_path=str(files[1] / "adapter"))
+    assert apart(logits(merged, IDS), wanted) < 1e-4
+    assert apart(logits(over, IDS), wanted) < 1e-4
+    base, _ = mlx_lm.load(str(files[1] / "base"))
+    assert apart(logits(base, IDS), wanted) > 1e-2
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if CASES[name]["bits"] == 16])
+def test_peft_is_exact_over_a_base_that_is_not_quantised(tmp_path: Path, case: str) -> None:
+    adapters = trained(tmp_path, **CASES[case])
+    notes = Notes()
+    [folder], facts = export.run(
+        adapters=adapters, out=tmp_path, name="x", to=["peft"], held_out=HELD_OUT, reporter=notes
+    )
+    assert facts["parity.peft"]["max_kl"] < 1e-6 and not notes.warnings
+    model = load_tuned(adapters).model
+    told = json.loads((folder / CONFIG).read_text())
+    stored = {k: np.array(v) for k, v in load_arrays(folder / WEIGHTS).items()}
+    dense = load_dense(told["base_model_name_or_path"]).model
+    for name in told["target_modules"]:
+        # PEFT's own arithmetic (tuners/lora: scaling, get_delta_weight; dora: weight norm).
+        A, B = (stored[f"base_model.model.{name}.lora_{leaf}.weight"] for leaf in "AB")
+        rank = told["rank_pattern"].get(name, told["r"])
+        assert A.shape[0] == B.shape[1] == rank
+        scale = told["alpha_pattern"].get(name, told["lora_alpha"]) / rank
+        weight = np.array(get_module(dense, name).weight) + scale * B @ A
+        if told["use_dora"]:
+            m = stored[f"base_model.model.{name}.lora_magnitude_vector"]
+            weight = weight * (m / np.linalg.norm(weight, axis=1))[:, None]
+        wanted = np.array(get_module(model, name).merged())
+        assert apart(weight, wanted) < 1e-5
+
+
+def test_peft_over_a_quantised_residual_says_that_it_is_not_exact(tmp_path: Path) -> None:
+    adapters = trained(tmp_path, init="pissa", bits=4)
+    notes = Notes()
+    export.run(
+        adapters=adapters, out=tmp_path, name="x", to=["peft"], held_out=HELD_OUT, reporter=notes
+    )
+    assert "near, not equal" in notes.warnings[0] and "--to adapter is exact" in notes.warnings[0]
+
+
+def test_peft_comes_back(tmp_path: Path) -> None:
+    adapters = trained(tmp_path, init="lora", bits=16, dora=True)
+    found = read_adapters(adapters)
+    write_peft(tmp_path / "peft", found)
+    again = read_peft(tmp_path / "peft")
+    assert again.config.modules == found.config.modules and again.config.dora
+    for name in found.config.modules:
+        assert again.config.rank_of(name) == found.config.rank_of(name)
+        assert again.config.scale_of(name) == pytest.approx(found.config.scale_of(name))
+    assert set(again.arrays) == set(found.arrays)
+    assert all(mx.array_equal(again.arrays[k], found.arrays[k]).item() for k in found.arrays)
+
+
+def peft_folder(folder: Path, **changes: Any) -> Path:
+    """A PEFT folder as PEFT writes it, `changes` in its config."""
+    config = AdapterConfig("m", "lora", 2, 4.0, 16, 64, ["model.layers.0.self_attn.q_proj"])
+    arrays = {f"{config.modules[0]}.A": mx.ones((2, 8)), f"{config.modules[0]}.B": mx.ones((8, 2))}
+    write_peft(folder, AdapterFolder(config, arrays, {}))
+    told = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(told | changes))
+    return folder
+
+
+def test_peft_scales_by_pattern_and_rslora(tmp_path: Path) -> None:
+    changes = {"alpha_pattern": {"layers.0.*q_proj": 6.0}, "use_rslora": True}
+    found = read_peft(peft_folder(tmp_path, **changes))
+    assert found.config.scale_of(found.config.modules[0]) == pytest.approx(6 / 2**0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"peft_type": "IA3"}, "type IA3"),
+        ({"bias": "all"}, "biases"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"fan_in_fan_out": True}, r"\[in, out\]"),
+        ({"init_lora_weights": "pissa_niter_4"}, "belongs to a residual"),
+    ],
+)
+def test_peft_that_is_something_else_is_refused(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        read_peft(peft_folder(tmp_path, **changes))
+
+
+def test_peft_with_foreign_or_missing_arrays_is_refused(tmp_path: Path) -> None:
+    folder = peft_folder(tmp_path)
+    arrays = load_arrays(folder / WEIGHTS)
+    save_arrays(folder / WEIGHTS, arrays | {"base_model.model.x.weight": mx.ones((2, 2))})
+    with pytest.raises(UsageError, match=r"x\.weight"):
+        read_peft(folder)
+    half = {k: v for k, v in arrays.items() if "lora_A" in k}
+    save_arrays(folder / WEIGHTS, half)
+    with pytest.raises(UsageError, match="only one of"):
+        read_peft(folder)
+    (folder / WEIGHTS).write_bytes(b"no")
+    with pytest.raises(UsageError, match="no PEFT adapter"):
+        read_peft(folder)
+
+
+def test_a_directory_that_answers_otherwise_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapters = trained(tmp_path, init="pissa", bits=4)
+    monkeypatch.setitem(THRESHOLDS, "f32", Threshold(1.01, 0.0))  # nothing is good enough
+    with pytest.raises(GateFailed, match="not the trained model"):
+        export.run(adapters=adapters, out=tmp_path, name="x", to=["mlx"], held_out=HELD_OUT)
+    assert (tmp_path / "x-mlx.rejected").is_dir() and not (tmp_path / "x-mlx").exists()
+
+
+def test_an_export_that_is_cut_short_leaves_the_last_one(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    with whole_folder(folder) as new:
+        (new / "a").write_text("1")
+    with pytest.raises(KeyboardInterrupt), whole_folder(folder) as new:
+        (new / "a").write_text("2")
+        raise KeyboardInterrupt
+    assert (folder / "a").read_text() == "1"
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+def test_large_models_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forge_cli.export.directories._SHARD", 100_000)
+    adapters = trained(tmp_path, init="pissa", bits=4)
+    [folder], _ = export.run(
+        adapters=adapters, out=tmp_path, name="x", to=["mlx"], held_out=HELD_OUT
+    )
+    assert len(list(folder.glob("model-*-of-*.safetensors"))) > 2
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    assert set(index.values()) == {file.name for file in folder.glob("model-*.safetensors")}
