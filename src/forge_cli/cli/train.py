@@ -29,6 +29,9 @@ def train(
     init: Annotated[str | None, typer.Option(help="pissa, qpissa, lora, loftq or dora.")] = None,
     rank: Annotated[int | None, typer.Option(help="Rank r of the adapters.")] = None,
     bits: Annotated[int | None, typer.Option(help="2, 3, 4, 6, 8, or 16: not quantised.")] = None,
+    adapters: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Go on from those of a run, or PEFT's.")
+    ] = None,
     loss: Annotated[str | None, typer.Option(help="sft, raft or dpo.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the rows.")] = None,
@@ -66,6 +69,7 @@ def train(
         "init": init,
         "rank": rank,
         "bits": bits,
+        "adapters": adapters,
         "loss": loss,
         "steps": steps,
         "epochs": epochs,

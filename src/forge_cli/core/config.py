@@ -108,6 +108,9 @@ class Settings(BaseModel):
     layers: Annotated[int, Field(ge=0)] | LayerRange = Field(
         16, description="layers that get adapters: 16 (the last 16), first 4, 8-23, 0-3,20-23, all"
     )
+    adapters: str | None = Field(
+        None, description="run or folder (also PEFT's) whose adapters training goes on from"
+    )
     loss: Literal["sft", "raft", "dpo"] = Field(
         "sft",
         description="sft: all tokens of an answer count alike; raft: by span_weights; "

@@ -22,6 +22,7 @@ from forge_cli.models.adapters import (
     AdapterFolder,
     load_arrays,
     lora_scale,
+    read_adapters,
     save_arrays,
 )
 from forge_cli.models.backend import mx
@@ -41,6 +42,26 @@ _WITHOUT = {
 def is_peft(folder: Path) -> bool:
     """Whether `folder` holds a PEFT adapter."""
     return (folder / CONFIG).is_file() and not (folder / "config.json").exists()
+
+
+def adapter_folder(path: Path) -> Path:
+    """The folder of the adapters that `path`, a run directory or the folder itself, means."""
+    return path / "adapters" if (path / "adapters").is_dir() else path
+
+
+def read_either(path: Path) -> AdapterFolder:
+    """The adapters of a run directory, of a folder that Forge wrote, or of PEFT.
+
+    Raises:
+        UsageError: there is no such folder, or PEFT wrote what Forge has not.
+        ForgeError: files of Forge that cannot be read.
+    """
+    folder = adapter_folder(path)
+    if not folder.is_dir():
+        raise UsageError(
+            f"{path}: no such adapters", "give a run directory or a folder of Forge or PEFT"
+        )
+    return read_peft(folder) if is_peft(folder) else read_adapters(folder)
 
 
 def write_peft(folder: Path, found: AdapterFolder) -> None:

@@ -16,6 +16,7 @@ from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import read_records, write_records
 from forge_cli.core.records import Example, Preference, as_example
 from forge_cli.core.run_dir import RunDir
+from forge_cli.pipeline.continued import with_adapters
 from forge_cli.pipeline.data import make_examples, mine_chunks, validated, with_data
 
 RUNS = Path(".forge") / "runs"
@@ -37,6 +38,7 @@ def train(
             (training alone); with loss dpo a file of preferences.
         run: the run directory (None: .forge/runs/ and the source's name).
     """
+    resolved = with_adapters(resolved)
     if source != "-" and Path(source).is_dir():
         if resolved.settings.loss == "dpo":
             raise UsageError(
@@ -146,10 +148,10 @@ def fit(run: RunDir, s: Settings, reporter: Reporter) -> None:
 def _train_settings(s: Settings) -> dict[str, Any]:
     names = (
         "model", "init", "rank", "rank_pattern", "alpha", "rslora", "dora", "svd_iterations",
-        "alternations", "bits", "quant_mode", "group_size", "targets", "layers", "steps",
-        "epochs", "learning_rate", "warmup", "weight_decay", "clip", "valid_every", "valid_rows",
-        "max_tokens", "seed", "optimiser", "schedule", "decay", "accumulate", "neftune",
-        "gradient_checkpointing", "memory_limit", "save_every", "keep_last", "patience",
+        "alternations", "bits", "quant_mode", "group_size", "targets", "layers", "adapters",
+        "steps", "epochs", "learning_rate", "warmup", "weight_decay", "clip", "valid_every",
+        "valid_rows", "max_tokens", "seed", "optimiser", "schedule", "decay", "accumulate",
+        "neftune", "gradient_checkpointing", "memory_limit", "save_every", "keep_last", "patience",
         "min_delta", "sample_every", "sample_rows", "track", "loss", "span_weights",
         "label_smoothing", "z_loss", "beta", "valid_share",
     )  # fmt: skip
@@ -272,6 +274,7 @@ def deploy_file(
 
 def plan(source: str, resolved: Resolved, reporter: Reporter, *, need_end: bool = True) -> None:
     """Say what training would do: rows, contexts and steps. Nothing is written."""
+    resolved = with_adapters(resolved)
     s = resolved.settings
     examples: Sequence[Example | Preference]
     if source != "-" and Path(source).is_dir():

@@ -12,7 +12,6 @@ from forge_cli.core.records import Example, Preference
 from forge_cli.models.adapters import (
     AdapterConfig,
     adapter_arrays,
-    load_initial,
     residual_hash,
     save_adapters,
 )
@@ -23,9 +22,10 @@ from forge_cli.models.quantise import check_quantiser
 from forge_cli.models.spans import SpanWeights
 from forge_cli.train.callbacks import Callback, make_callbacks, make_trackers
 from forge_cli.train.checkpoint import checkpoints
+from forge_cli.train.continued import put_adapters
 from forge_cli.train.data import Data, Pairs, Rows
 from forge_cli.train.gradient_checkpointing import checkpoint_blocks
-from forge_cli.train.initial import StartSettings, start_adapters
+from forge_cli.train.initial import StartSettings
 from forge_cli.train.loop import Loop, fit
 from forge_cli.train.micro_batches import plan_steps
 from forge_cli.train.neftune import Neftune
@@ -62,6 +62,7 @@ def run(
     group_size: int = 64,
     targets: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"),
     layers: int | str = 16,
+    adapters: Path | str | None = None,
     steps: int | None = None,
     epochs: float = 1.0,
     learning_rate: float = 1e-4,
@@ -107,6 +108,8 @@ def run(
             takes preferences and their loss by `beta`; those without a split are split by file.
         init, svd_iterations, alternations: see `train.inits`; "exact": the exact SVD.
         targets, layers, rank_pattern: see `models.targets`.
+        adapters: a run, or a folder of Forge's or PEFT's adapters to go on from; layers, ranks
+            and scales are then theirs (see `train.continued`).
         bits, quant_mode, group_size: see `models.quantise`.
         cache: folder that keeps the SVDs of an init for other runs.
 
@@ -134,11 +137,11 @@ def run(
         group_size=group_size, mode=quant_mode, modules=[], rslora=rslora, dora=dora,
     )  # fmt: skip
     folder = out / "adapters"
-    config, initial = start_adapters(
-        loaded.model, config, targets=targets, layers=layers, rank_pattern=rank_pattern,
+    config, initial = put_adapters(
+        loaded, config, folder, resumed=bool(checkpoints(out / "checkpoints")),
+        adapters=Path(adapters) if adapters else None, targets=targets, layers=layers,
+        rank_pattern=rank_pattern, reporter=reporter,
         settings=StartSettings(seed, svd_iterations, alternations, cache),
-        initial=load_initial(folder) if checkpoints(out / "checkpoints") else {},
-        stored=loaded.stored_as(config.quantiser), reporter=reporter,
     )  # fmt: skip
     config = replace(config, residual_sha256=residual_hash(loaded.model))
     data.start(loaded.model, out, reporter)
