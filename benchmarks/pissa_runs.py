@@ -1,7 +1,8 @@
 """Train with each init and learning rate, and keep what came out: hours, taken up where it stopped.
 
-python benchmarks/pissa_runs.py [WORK]       (WORK: where runs are trained; none: the cache)
+python benchmarks/pissa_runs.py [WORK] [INIT ...]
 
+WORK: where runs are trained (none: the cache). Processes with different inits can run at once.
 Appends a line a run to pissa_runs.jsonl, which `benchmarks/pissa.py` reads. What is alike in all
 runs: SmolLM2-135M, 4 bits in groups of 64, rank 16 (alpha 16) on all linear layers of the last 16
 blocks, AdamW, cosine with 5 % warm-up, no decay, and for each seed the same contexts in the same
@@ -135,9 +136,9 @@ def best_rate(runs: Sequence[dict[str, Any]], init: str) -> float:
     return float(min(of, key=lambda run: run["best_valid"])["rate"])
 
 
-def missing() -> Iterator[tuple[str, float, int, bool]]:
+def missing(inits: Sequence[str]) -> Iterator[tuple[str, float, int, bool]]:
     """Init, rate, seed and `whole` of the runs that are still to do; asked anew after each."""
-    for init in INITS:
+    for init in inits:
         of = {run["rate"] for run in read_runs() if run["init"] == init and run["seed"] == 0}
         if todo := [rate for rate in RATES if rate not in of]:
             yield init, todo[0], 0, False
@@ -158,7 +159,7 @@ def main() -> None:
     """Train what is missing, one run after another."""
     work = Path(sys.argv[1]) if len(sys.argv) > 1 else cache_dir() / "pissa-runs"
     rows = make_rows()
-    while todo := next(missing(), None):
+    while todo := next(missing(sys.argv[2:] or INITS), None):
         init, rate, seed, whole = todo
         out = work / f"{init}-{rate:g}-{seed}"
         print(f"{init}, rate {rate:g}, seed {seed}", file=sys.stderr, flush=True)

@@ -88,6 +88,9 @@ class _Lines:
             of = f"/{self.total:.0f}" if self.total else ""
             self.show(f"{self.name}: {self.done:.0f}{of} {detail}".rstrip())
 
+    def resize(self, total: float) -> None:
+        self.total = total
+
 
 class _Bar:
     def __init__(self, progress: Any, task: Any) -> None:
@@ -96,6 +99,9 @@ class _Bar:
     def advance(self, amount: float = 1.0, detail: str = "") -> None:
         fields = {"detail": detail} if detail else {}
         self.progress.update(self.id, advance=amount, **fields)
+
+    def resize(self, total: float) -> None:
+        self.progress.update(self.id, total=total)
 
 
 def _bar(console: Console) -> Any:

@@ -35,6 +35,9 @@ def train(
     loss: Annotated[str | None, typer.Option(help="sft, raft or dpo.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the rows.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="45m, 2h: train what fits into it.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     optimiser: Annotated[str | None, typer.Option(help="adamw, adafactor, lion or muon.")] = None,
     accumulate: Annotated[int | None, typer.Option(help="Batches that make one step.")] = None,
@@ -73,6 +76,7 @@ def train(
         "loss": loss,
         "steps": steps,
         "epochs": epochs,
+        "budget": budget,
         "learning_rate": learning_rate,
         "optimiser": optimiser,
         "accumulate": accumulate,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,10 @@ class Settings(BaseModel):
     z_loss: float = Field(0.0, ge=0, description="weight of the squared log of the softmax's sum")
     steps: int | None = Field(None, ge=1, description="optimiser steps (none: by epochs)")
     epochs: float = Field(1.0, gt=0, description="passes over the training examples")
+    budget: str | None = Field(
+        None, pattern=r"^(\d+[hms])+$",
+        description="time for training, such as 45m or 1h30m: so many of the steps as fit",
+    )  # fmt: skip
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate")
     optimiser: OptimiserName = Field("adamw", description="what turns gradients into updates")
     schedule: ScheduleName = Field("cosine", description="learning rate after the warm-up")
@@ -247,6 +252,19 @@ def cache_dir() -> Path:
     if own := os.environ.get("FORGE_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forge"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "90s", "45m", "2h" or "1h30m".
+
+    Raises:
+        UsageError: it is no such thing, or nothing at all.
+    """
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
+    parts = [int(part or 0) for part in found.groups()] if found else []
+    if not found or not any(parts):
+        raise UsageError(f"budget {text!r}: not a duration", "write for example 45m, 2h or 1h30m")
+    return parts[0] * 3600.0 + parts[1] * 60.0 + parts[2]
 
 
 def read_yaml(file: Path) -> dict[str, tuple[Any, int]]:

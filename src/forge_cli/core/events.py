@@ -17,6 +17,9 @@ class Task(Protocol):
     def advance(self, amount: float = 1.0, detail: str = "") -> None:
         """Add `amount` units; `detail` is a short live text, such as the loss."""
 
+    def resize(self, total: float) -> None:
+        """From now on the work is `total` units."""
+
 
 class Reporter(Protocol):
     """Where a stage sends progress, notes and warnings."""
@@ -36,6 +39,9 @@ class Reporter(Protocol):
 
 class _SilentTask:
     def advance(self, amount: float = 1.0, detail: str = "") -> None:
+        pass
+
+    def resize(self, total: float) -> None:
         pass
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from forge_cli.core.answer_form import SYSTEM
-from forge_cli.core.config import Resolved, Settings, cache_dir
+from forge_cli.core.config import Resolved, Settings, cache_dir, parse_duration
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import read_records, write_records
@@ -39,6 +39,7 @@ def train(
         run: the run directory (None: .forge/runs/ and the source's name).
     """
     resolved = with_adapters(resolved)
+    _check_budget(resolved.settings)
     if source != "-" and Path(source).is_dir():
         if resolved.settings.loss == "dpo":
             raise UsageError(
@@ -72,6 +73,17 @@ def train(
             directory.finish("data", examples=len(examples))
         fit(directory, resolved.settings, reporter)
     return directory
+
+
+def _check_budget(s: Settings) -> None:
+    """Refuse a budget that means nothing, before the work that comes first."""
+    if s.budget and s.steps:
+        raise UsageError(
+            f"budget {s.budget} and steps {s.steps}: a budget chooses the steps",
+            "give one of them; epochs limits what a budget may take",
+        )
+    if s.budget:
+        parse_duration(s.budget)
 
 
 def resolve_model(s: Settings, reporter: Reporter) -> Path:
@@ -136,6 +148,8 @@ def fit(run: RunDir, s: Settings, reporter: Reporter) -> None:
             "steps": result.steps,
             "best_step": result.best_step,
             "best_valid_loss": result.best_valid_loss,
+            "rows": result.rows,
+            "left_out_rows": result.left_out,
         }
     )
     run.finish("train", seconds=round(time.monotonic() - started, 1))
@@ -156,7 +170,8 @@ def _train_settings(s: Settings) -> dict[str, Any]:
         "label_smoothing", "z_loss", "beta", "valid_share",
     )  # fmt: skip
     cache = cache_dir() / "starts" if s.cache else None
-    return {"cache": cache, **{name: getattr(s, name) for name in names}}
+    budget = parse_duration(s.budget) if s.budget else None
+    return {"cache": cache, "budget": budget, **{name: getattr(s, name) for name in names}}
 
 
 def evaluate(run: RunDir, reporter: Reporter, *, answer_rows: int | None = None) -> None:

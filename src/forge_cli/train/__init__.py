@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,15 +20,15 @@ from forge_cli.models.backend import device_memory, mx
 from forge_cli.models.head_loss import Penalties
 from forge_cli.models.load import load_dense
 from forge_cli.models.quantise import check_quantiser
-from forge_cli.models.spans import SpanWeights
+from forge_cli.train.budget import MEASURED, Budget
 from forge_cli.train.callbacks import Callback, make_callbacks, make_trackers
-from forge_cli.train.checkpoint import checkpoints
+from forge_cli.train.checkpoint import Progress, checkpoints
 from forge_cli.train.continued import put_adapters
-from forge_cli.train.data import Data, Pairs, Rows
+from forge_cli.train.data import make_data
 from forge_cli.train.gradient_checkpointing import checkpoint_blocks
 from forge_cli.train.initial import StartSettings
 from forge_cli.train.loop import Loop, fit
-from forge_cli.train.micro_batches import plan_steps
+from forge_cli.train.micro_batches import Batch, plan_steps
 from forge_cli.train.neftune import Neftune
 from forge_cli.train.optimisers import make_optimiser
 from forge_cli.train.schedules import Kind, Schedule
@@ -36,12 +37,18 @@ from forge_cli.train.step import nothing
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training came to."""
+    """What training came to.
+
+    Attributes:
+        rows: that were trained. left_out: training rows that were not.
+    """
 
     steps: int
     best_step: int
     best_valid_loss: float
     adapters: Path
+    rows: int
+    left_out: int
 
 
 def run(
@@ -65,6 +72,7 @@ def run(
     adapters: Path | str | None = None,
     steps: int | None = None,
     epochs: float = 1.0,
+    budget: float | None = None,
     learning_rate: float = 1e-4,
     warmup: float = 0.05,
     weight_decay: float = 0.0,
@@ -110,6 +118,8 @@ def run(
         targets, layers, rank_pattern: see `models.targets`.
         adapters: a run, or a folder of Forge's or PEFT's adapters to go on from; layers, ranks
             and scales are then theirs (see `train.continued`).
+        budget: seconds; of the steps only so many are taken as fit (see `train.budget`), and
+            the warm-up is the steps that are measured for it.
         bits, quant_mode, group_size: see `models.quantise`.
         cache: folder that keeps the SVDs of an init for other runs.
 
@@ -119,12 +129,11 @@ def run(
         ForgeError: no training or validation rows, a row that is too long, a loss that is
             not a number, a model that cannot be loaded, too little memory.
     """
-    data: Data
-    if loss == "dpo":
-        data = Pairs(examples, valid_rows, valid_share=valid_share, seed=seed, beta=beta)
-    else:
-        weights = SpanWeights(*span_weights) if loss == "raft" else None
-        data = Rows(examples, valid_rows, weights, Penalties(label_smoothing, z_loss))
+    started = time.monotonic()
+    data = make_data(
+        examples, loss, valid_rows, span_weights=span_weights,
+        penalties=Penalties(label_smoothing, z_loss), valid_share=valid_share, seed=seed, beta=beta,
+    )  # fmt: skip
     check_quantiser(bits=bits, group_size=group_size, mode=quant_mode)
     trackers = make_trackers(track)  # one that is missing should not cost a model's loading
     mx.reset_peak_memory()
@@ -157,6 +166,9 @@ def run(
         title=f"{out.name}: {init}, rank {rank}", memory_bytes=memory_bytes, patience=patience,
         min_delta=min_delta, sample_every=sample_every, sample_rows=sample_rows,
     )  # fmt: skip
+    if budget:
+        warmup = MEASURED / len(plan)
+        own.append(Budget(budget, plan, valid_every, started=started))
     progress = fit(
         Loop(
             model=loaded.model,
@@ -176,4 +188,14 @@ def run(
             around=Neftune(loaded.model, neftune, seed) if neftune else nothing,
         )
     )
-    return TrainResult(progress.step, progress.best_step, progress.best_loss, folder)
+    return _result(progress, folder, data.train, plan)
+
+
+def _result(
+    progress: Progress, folder: Path, batches: Sequence[Batch], plan: Sequence[Sequence[Batch]]
+) -> TrainResult:
+    trained = {name for step in plan[: progress.step] for batch in step for name in batch.ids}
+    left_out = {name for batch in batches for name in batch.ids} - trained
+    return TrainResult(
+        progress.step, progress.best_step, progress.best_loss, folder, len(trained), len(left_out)
+    )

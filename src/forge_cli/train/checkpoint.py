@@ -25,12 +25,14 @@ class Progress:
         history: (step, validation loss), one for each validation.
         max_tokens: batches with more are run in parts (0: none is).
         rows: SHA-256 over the ids that were trained, in order.
+        planned: steps that a budget of time has room for (0: all of the plan).
     """
 
     step: int = 0
     history: list[tuple[int, float]] = field(default_factory=list)
     max_tokens: int = 0
     rows: str = ""
+    planned: int = 0
 
     @property
     def best_loss(self) -> float:

@@ -42,6 +42,24 @@ class Data(Protocol):
         """Second: `model` stands where training starts from."""
 
 
+def make_data(
+    examples: Sequence[Example | Preference],
+    loss: str,
+    valid_rows: int,
+    *,
+    span_weights: Sequence[float],
+    penalties: Penalties,
+    valid_share: float,
+    seed: int,
+    beta: float,
+) -> Data:
+    """The data for `loss`: sft, raft or dpo; see `Rows` and `Pairs`."""
+    if loss == "dpo":
+        return Pairs(examples, valid_rows, valid_share=valid_share, seed=seed, beta=beta)
+    weights = SpanWeights(*span_weights) if loss == "raft" else None
+    return Rows(examples, valid_rows, weights, penalties)
+
+
 class Rows:
     """Examples, for the losses sft and raft.
 

@@ -94,6 +94,7 @@ def fit(loop: Loop) -> Progress:
     largest = max(batch.tokens for batches in loop.plan for batch in batches)
     run = Run(loop.model, loop.out, len(loop.plan), largest, loop.reporter)
     run.progress = _resume(loop, stepper)
+    _shorten(loop, run)
     with ExitStack() as at_end, loop.reporter.task("training", run.steps) as task:
         for callback in loop.callbacks:
             at_end.callback(callback.on_end, run)
@@ -112,7 +113,7 @@ def fit(loop: Loop) -> Progress:
 
 
 def _train(loop: Loop, run: Run, stepper: Stepper, task: Task) -> None:
-    progress, pace = run.progress, Pace(run.progress.step, run.steps)
+    progress, pace = run.progress, Pace(run.progress.step)
     saved = progress.step if progress.step or progress.history else -1
     while True:
         ending = bool(run.stop) or progress.step >= run.steps
@@ -131,9 +132,21 @@ def _train(loop: Loop, run: Run, stepper: Stepper, task: Task) -> None:
         for callback in loop.callbacks:
             callback.on_step(run, done)
         stepper.updating = False
-        task.advance(1, pace.describe(done))
+        if _shorten(loop, run):
+            task.resize(run.steps)
+        task.advance(1, pace.describe(done, run.steps))
     if run.stop and progress.step < run.steps:
         loop.reporter.note(f"stopped early, after step {progress.step}: {run.stop}")
+
+
+def _shorten(loop: Loop, run: Run) -> bool:
+    """Hold the plan to what a budget of time has room for; whether that changed it."""
+    planned = run.progress.planned
+    if not 0 < planned < len(loop.plan):
+        return False
+    loop.plan, loop.schedule = loop.plan[:planned], loop.schedule.shortened(planned)
+    run.steps = planned
+    return True
 
 
 def _validate(loop: Loop, run: Run, stepper: Stepper) -> None:

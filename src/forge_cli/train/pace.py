@@ -11,24 +11,24 @@ class Pace:
     """How fast this session goes, validations and checkpoints included.
 
     Args:
-        first: steps that were done before this session. steps: planned in all.
+        first: steps that were done before this session.
     """
 
-    def __init__(self, first: int, steps: int) -> None:
-        self.first, self.steps = first, steps
+    def __init__(self, first: int) -> None:
+        self.first = first
         self.started = time.monotonic()
 
-    def describe(self, done: Step) -> str:
-        """The line after a step."""
+    def describe(self, done: Step, steps: int) -> str:
+        """The line after a step of `steps`."""
         seconds = max(done.seconds, 1e-9)
         return (
             f"loss {done.loss:.3f} · {done.tokens / seconds:,.0f} tokens/s "
             f"({done.supervised_tokens / seconds:,.0f} supervised) · "
-            f"{done.step_bytes / 1e9:.1f} GB · {self._left(done.step)} left"
+            f"{done.step_bytes / 1e9:.1f} GB · {self._left(done.step, steps)} left"
         )
 
-    def _left(self, step: int) -> str:
+    def _left(self, step: int, steps: int) -> str:
         each = (time.monotonic() - self.started) / max(1, step - self.first)
-        seconds = round(each * (self.steps - step))
+        seconds = round(each * (steps - step))
         hours, minutes = seconds // 3600, seconds % 3600 // 60
         return f"{hours} h {minutes:02} min" if hours else f"{minutes}:{seconds % 60:02} min"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forge_cli.core.config import ScheduleName as Kind
 
@@ -29,9 +29,18 @@ class Schedule:
     kind: Kind = "cosine"
     decay: float = 0.2
 
+    @property
+    def rise(self) -> int:
+        """Steps of the warm-up."""
+        return max(1, round(self.steps * self.warmup))
+
+    def shortened(self, steps: int) -> Schedule:
+        """The same over `steps` steps, with a warm-up as long as before."""
+        return replace(self, steps=steps, warmup=self.rise / steps)
+
     def __call__(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0."""
-        rise = max(1, round(self.steps * self.warmup))
+        rise = self.rise
         if step < rise:
             return self.peak * (step + 1) / rise
         if self.kind == "constant":
