@@ -16,7 +16,8 @@ from typing import Any
 from forge_cli.models import cpu_math
 from forge_cli.models.backend import mx, on_gpu
 
-_BLOCK = 96
+# Queries of a block: many for a short context, fewer where their scores would take much memory.
+_LEAST, _MOST, _BLOCK_BYTES = 16, 96, 12 << 20
 # Less than any score by so much that its exponential is nothing.
 _UNSEEN = -1e30
 _LN_2 = 1 / cpu_math.LOG2_E
@@ -82,6 +83,8 @@ def _attention(mask: mx.array | str | None) -> Any:
         for block in _blocks(q, k, mask):
             seen = block.seen
             own, toward = block.fold(q), block.fold(given)
+            if dq:  # or MLX would hold what all blocks have of p and ds
+                own, toward = mx.depends([own, toward], [dk, dv])
             p = cpu_math.exp2(block.scores(q, k) - block.fold(sums))
             ds = p * (toward @ v[:, :, :seen].swapaxes(-1, -2) - block.fold(dots))
             dq.append(block.unfold(ds @ k[:, :, :seen]))
@@ -121,13 +124,17 @@ class _Block:
 
 def _blocks(q: mx.array, k: mx.array, mask: mx.array | str | None) -> Iterator[_Block]:
     length, total = q.shape[3], k.shape[2]
-    if not isinstance(mask, str):
-        yield _Block(0, length, total, mask)
-        return
-    for start in range(0, length, _BLOCK):
-        stop = min(start + _BLOCK, length)
-        seen = total - length + stop
-        yield _Block(start, stop, seen, _triangle(stop - start, seen))
+    each = 4 * q.shape[0] * q.shape[1] * q.shape[2] * total  # bytes of one query's scores
+    rows = max(_LEAST, min(_MOST, _BLOCK_BYTES // each))
+    for start in range(0, length, rows):
+        stop = min(start + rows, length)
+        if isinstance(mask, str):
+            seen = total - length + stop
+            yield _Block(start, stop, seen, _triangle(stop - start, seen))
+        elif mask is None or mask.ndim < 2 or mask.shape[-2] == 1:
+            yield _Block(start, stop, total, mask)
+        else:
+            yield _Block(start, stop, total, mask[..., start:stop, :])
 
 
 def _triangle(length: int, total: int) -> mx.array | None:
