@@ -38,7 +38,8 @@ def save_model(folder: Path, model_type: str = "llama", **changes: Any) -> Path:
 
 def random_model(model_type: str, **changes: Any) -> nn.Module:
     """A float32 model in memory, without a tokenizer."""
-    config = tiny_config(model_type, 300, hidden_size=128, intermediate_size=192, **changes)
+    small = {"hidden_size": 128, "intermediate_size": 192, **changes}
+    config = tiny_config(model_type, 300, **small)
     family = importlib.import_module(f"mlx_lm.models.{model_type}")
     model = family.Model(family.ModelArgs.from_dict(config))
     weights = random_weights(config)

@@ -79,7 +79,8 @@ def _attention(mask: mx.array | str | None) -> Any:
         q, k, v = primals
         given, out, sums = cotangents[0], outputs[0], outputs[1]
         dots = (given * out).sum(axis=-1, keepdims=True)
-        dq, dk, dv = [], mx.zeros_like(k), mx.zeros_like(v)
+        dq: list[mx.array] = []
+        dk, dv = mx.zeros_like(k), mx.zeros_like(v)
         for block in _blocks(q, k, mask):
             seen = block.seen
             own, toward = block.fold(q), block.fold(given)
@@ -124,8 +125,7 @@ class _Block:
 
 def _blocks(q: mx.array, k: mx.array, mask: mx.array | str | None) -> Iterator[_Block]:
     length, total = q.shape[3], k.shape[2]
-    each = 4 * q.shape[0] * q.shape[1] * q.shape[2] * total  # bytes of one query's scores
-    rows = max(_LEAST, min(_MOST, _BLOCK_BYTES // each))
+    rows = _queries(q.shape[0] * q.shape[1] * q.shape[2], total)
     for start in range(0, length, rows):
         stop = min(start + rows, length)
         if isinstance(mask, str):
@@ -135,6 +135,16 @@ def _blocks(q: mx.array, k: mx.array, mask: mx.array | str | None) -> Iterator[_
             yield _Block(start, stop, total, mask)
         else:
             yield _Block(start, stop, total, mask[..., start:stop, :])
+
+
+def _queries(heads: int, total: int) -> int:
+    """Queries of a block, for so many heads over all rows and so many keys."""
+    return max(_LEAST, min(_MOST, _BLOCK_BYTES // (4 * heads * total)))
+
+
+def block_bytes(rows: int, heads: int, length: int, total: int) -> int:
+    """Bytes of the scores of a block at once: [rows, heads, queries, total] in float32."""
+    return 4 * rows * heads * min(length, _queries(rows * heads, total)) * total
 
 
 def _triangle(length: int, total: int) -> mx.array | None:

@@ -50,7 +50,7 @@ def head_losses(
         hidden: [S, D]. targets: int32 [S].
         vocabulary: V, by which the rows of a chunk are chosen.
     """
-    rows = max(1, _CHUNK_BYTES // (4 * vocabulary))
+    rows = chunk_rows(vocabulary)
 
     @mx.custom_function
     def losses(hidden: mx.array) -> mx.array:
@@ -72,6 +72,11 @@ def head_losses(
         return mx.concatenate(parts)
 
     return cast(mx.array, losses(hidden))
+
+
+def chunk_rows(vocabulary: int) -> int:
+    """Rows whose logits are made at once."""
+    return max(1, _CHUNK_BYTES // (4 * vocabulary))
 
 
 def plain_losses(logits: mx.array, targets: mx.array, penalties: Penalties = NONE) -> mx.array:

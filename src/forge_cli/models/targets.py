@@ -26,14 +26,20 @@ def target_modules(model: nn.Module, targets: Sequence[str], layers: int | str) 
     Raises:
         UsageError: no layer matches.
     """
-    linear = linear_layers(model)
+    return choose_modules(linear_layers(model), len(model.layers), targets, layers)
+
+
+def choose_modules(
+    linear: Sequence[str], count: int, targets: Sequence[str], layers: int | str
+) -> list[str]:
+    """The same of the paths of a model's linear layers and its number of blocks."""
     if not any(matches(target, name) for target in targets for name in linear):
         found = sorted({name.rsplit(".", 1)[-1] for name in linear})
         raise UsageError(
             f"targets {', '.join(targets)}: no linear layer of this model has such a name",
             f"this model has: {', '.join(found)}; or give a glob such as *.self_attn.*",
         )
-    blocks = chosen_layers(layers, len(model.layers))
+    blocks = chosen_layers(layers, count)
     if layers in (0, "all"):
         blocks |= {_OUTSIDE}
     chosen = [

@@ -169,7 +169,7 @@ def _train_settings(s: Settings) -> dict[str, Any]:
         "min_delta", "sample_every", "sample_rows", "track", "loss", "span_weights",
         "label_smoothing", "z_loss", "beta", "valid_share",
     )  # fmt: skip
-    cache = cache_dir() / "starts" if s.cache else None
+    cache = cache_dir() if s.cache else None
     budget = parse_duration(s.budget) if s.budget else None
     return {"cache": cache, "budget": budget, **{name: getattr(s, name) for name in names}}
 

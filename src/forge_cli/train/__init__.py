@@ -18,16 +18,19 @@ from forge_cli.models.adapters import (
 )
 from forge_cli.models.backend import device_memory, mx
 from forge_cli.models.head_loss import Penalties
-from forge_cli.models.load import load_dense
+from forge_cli.models.load import load_dense, load_tokenizer
 from forge_cli.models.quantise import check_quantiser
+from forge_cli.models.resolve import resolve
 from forge_cli.train.budget import MEASURED, Budget
 from forge_cli.train.callbacks import Callback, make_callbacks, make_trackers
 from forge_cli.train.checkpoint import Progress, checkpoints
 from forge_cli.train.continued import put_adapters
 from forge_cli.train.data import make_data
+from forge_cli.train.fitting import check_memory
 from forge_cli.train.gradient_checkpointing import checkpoint_blocks
 from forge_cli.train.initial import StartSettings
 from forge_cli.train.loop import Loop, fit
+from forge_cli.train.memory_plan import Training
 from forge_cli.train.micro_batches import Batch, plan_steps
 from forge_cli.train.neftune import Neftune
 from forge_cli.train.optimisers import make_optimiser
@@ -121,7 +124,7 @@ def run(
         budget: seconds; of the steps only so many are taken as fit (see `train.budget`), and
             the warm-up is the steps that are measured for it.
         bits, quant_mode, group_size: see `models.quantise`.
-        cache: folder that keeps the SVDs of an init for other runs.
+        cache: folder that keeps, for other runs, the SVDs of an init and what memory was taken.
 
     Raises:
         UsageError: an unknown optimiser or tracker, or a tracker that is not installed; settings
@@ -129,7 +132,7 @@ def run(
         ForgeError: no training or validation rows, a row that is too long, a loss that is
             not a number, a model that cannot be loaded, too little memory.
     """
-    started = time.monotonic()
+    started, starts = time.monotonic(), cache / "starts" if cache else None
     data = make_data(
         examples, loss, valid_rows, span_weights=span_weights,
         penalties=Penalties(label_smoothing, z_loss), valid_share=valid_share, seed=seed, beta=beta,
@@ -139,8 +142,13 @@ def run(
     mx.reset_peak_memory()
     mx.random.seed(seed)
     memory_bytes = int(memory_limit * 1e9) if memory_limit else device_memory()
+    data.tokenise(load_tokenizer(resolve(model, reporter=reporter)), max_tokens)
+    how = Training(
+        rank, rank_pattern, targets, layers, bits, group_size, init, optimiser, dora,
+        gradient_checkpointing,
+    )  # fmt: skip
+    fits, measure = check_memory(model, how, data.loads, memory_bytes, cache, reporter)
     loaded = load_dense(model, reporter=reporter)
-    data.tokenise(loaded.tokenizer, max_tokens)
     config = AdapterConfig(
         model=model, init=init, rank=rank, alpha=alpha or float(rank), bits=bits,
         group_size=group_size, mode=quant_mode, modules=[], rslora=rslora, dora=dora,
@@ -150,7 +158,7 @@ def run(
         loaded, config, folder, resumed=bool(checkpoints(out / "checkpoints")),
         adapters=Path(adapters) if adapters else None, targets=targets, layers=layers,
         rank_pattern=rank_pattern, reporter=reporter,
-        settings=StartSettings(seed, svd_iterations, alternations, cache),
+        settings=StartSettings(seed, svd_iterations, alternations, starts),
     )  # fmt: skip
     config = replace(config, residual_sha256=residual_hash(loaded.model))
     data.start(loaded.model, out, reporter)
@@ -171,23 +179,16 @@ def run(
         own.append(Budget(budget, plan, valid_every, started=started))
     progress = fit(
         Loop(
-            model=loaded.model,
-            loss=data.loss,
-            valid_loss=data.valid_loss,
-            plan=plan,
-            valid=data.valid,
-            optimiser=make_optimiser(optimiser, loaded.model, weight_decay=weight_decay),
-            schedule=Schedule(learning_rate, len(plan), warmup, schedule, decay),
-            clip=clip,
-            valid_every=valid_every,
-            out=out,
-            reporter=reporter,
-            callbacks=[*own, *trackers, *callbacks],
-            save_every=save_every,
-            keep_last=keep_last,
+            model=loaded.model, loss=data.loss, valid_loss=data.valid_loss, plan=plan,
+            valid=data.valid, optimiser=make_optimiser(
+                optimiser, loaded.model, weight_decay=weight_decay
+            ), schedule=Schedule(learning_rate, len(plan), warmup, schedule, decay), clip=clip,
+            valid_every=valid_every, out=out, reporter=reporter,
+            callbacks=[*own, *measure(plan), *trackers, *callbacks], save_every=save_every,
+            keep_last=keep_last, max_tokens=fits.max_tokens if fits else 0,
             around=Neftune(loaded.model, neftune, seed) if neftune else nothing,
         )
-    )
+    )  # fmt: skip
     return _result(progress, folder, data.train, plan)
 
 

@@ -15,6 +15,7 @@ from forge_cli.models.head_loss import Penalties
 from forge_cli.models.spans import SpanWeights
 from forge_cli.train.batches import make_groups
 from forge_cli.train.dpo import make_pairs, pair_loss, split_pairs, with_reference
+from forge_cli.train.memory_plan import Load, load_of
 from forge_cli.train.micro_batches import Batch, Loss, as_batches, group_loss
 
 
@@ -25,6 +26,7 @@ class Data(Protocol):
         train, valid: the batches, once prepared.
         loss, valid_loss: of a batch's data.
         samples: rows that answers can be generated for.
+        loads: what the batches put through the model, once tokenised.
         about: what there is, in words.
     """
 
@@ -33,6 +35,7 @@ class Data(Protocol):
     loss: Loss
     valid_loss: Loss
     samples: list[Example]
+    loads: list[Load]
     about: str
 
     def tokenise(self, tokenizer: Any, max_tokens: int) -> None:
@@ -98,6 +101,7 @@ class Rows:
         valid = make_groups(self._valid, tokenizer, max_tokens=max_tokens)
         self.train = as_batches(train, self._train)
         self.valid = as_batches(valid, self._valid)
+        self.loads = [load_of(group) for group in (*train, *valid)]
         self.about = f"{len(self._train)} rows in {len(train)} contexts"
 
     def start(self, model: nn.Module, out: Path, reporter: Reporter) -> None:
@@ -137,6 +141,7 @@ class Pairs:
             make_pairs(pairs, tokenizer, max_tokens=max_tokens)
             for pairs in (self._train, self._valid)
         ]
+        self.loads = [load_of(group, whole=True) for part in self._groups for group in part]
         self.about = f"{len(self._train)} pairs"
 
     def start(self, model: nn.Module, out: Path, reporter: Reporter) -> None:

@@ -38,6 +38,7 @@ class Loop:
         save_every: steps between checkpoints, besides those after validations (0: none).
         keep_last: checkpoints to keep, besides that of the best step.
         split: cuts a batch into parts of at most so many tokens.
+        max_tokens: of a pass through the model, when training starts (0: no limit).
         around: what surrounds each forward pass of training, such as noise.
     """
 
@@ -55,6 +56,7 @@ class Loop:
     save_every: int = 0
     keep_last: int = 2
     split: Callable[[Batch, int], list[Batch]] = split_batch
+    max_tokens: int = 0
     around: Around = nothing
     valid_loss: Loss = group_loss
 
@@ -208,7 +210,7 @@ def _resume(loop: Loop, stepper: Stepper) -> Progress:
     checkpoint.sweep(loop.out)
     state = checkpoint.load_newest(loop.folder, loop.reporter)
     if state is None:
-        return Progress()
+        return Progress(max_tokens=loop.max_tokens)
     _must_belong(loop, state)
     progress = state.progress
     loop.model.load_weights(list(state.adapters.items()), strict=False)
