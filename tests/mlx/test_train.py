@@ -383,10 +383,10 @@ def test_the_pipeline_hands_on_what_the_stage_takes() -> None:
     from inspect import signature
 
     from forge_cli.core.config import Settings
-    from forge_cli.pipeline import _train_settings
+    from forge_cli.pipeline import train_settings
 
     taken = set(signature(train.run).parameters) - {"examples", "out", "callbacks", "reporter"}
-    assert set(_train_settings(Settings())) == taken
+    assert set(train_settings(Settings())) == taken
 
 
 def test_epochs_count_groups(tmp_path: Path, model: str) -> None:

@@ -91,7 +91,13 @@ def train(
     from forge_cli import pipeline
 
     if dry_run:
-        pipeline.plan(source, resolved, output, need_end=not no_end)
+        from forge_cli.pipeline.dry_run import plan
+
+        parts = plan(source, resolved, output, need_end=not no_end)
+        rows = [[name, f"{size / 1e9:.2f}"] for name, size in parts.items()]
+        if rows:
+            rows.append(["at the peak of a step", f"{sum(parts.values()) / 1e9:.2f}"])
+            output.table(["memory", "GB"], rows, "What training would hold")
         return
     done = pipeline.train(
         source, resolved, run=run, fresh=fresh, need_end=not no_end, reporter=output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +58,7 @@ def train(
         raise UsageError(
             f"{source}: no such file or directory", "give a repository or examples.jsonl"
         )
-    examples = _read(source, resolved.settings, need_end)
+    examples = read_rows(source, resolved.settings, need_end)
     names = (
         e.id + str(e.split) if isinstance(e, Example) else e.model_dump_json() for e in examples
     )
@@ -68,7 +67,7 @@ def train(
     directory = _open(name, f"sha256:{digest}", resolved, run, fresh)
     with directory.locked():
         if not directory.is_done("data"):
-            _check_splits(examples, source)
+            check_splits(examples, source)
             write_records(examples, directory.file("data", _file_of(resolved.settings)))
             directory.finish("data", examples=len(examples))
         fit(directory, resolved.settings, reporter)
@@ -108,13 +107,15 @@ def _file_of(s: Settings) -> str:
     return "preferences.jsonl" if s.loss == "dpo" else "examples.jsonl"
 
 
-def _read(source: str, s: Settings, need_end: bool = True) -> Sequence[Example | Preference]:
+def read_rows(source: str, s: Settings, need_end: bool = True) -> Sequence[Example | Preference]:
+    """What is trained on: examples, or with loss dpo preferences."""
     if s.loss == "dpo":
         return list(read_records(source, Preference, need_end=need_end))
     return list(read_records(source, Example, need_end=need_end))
 
 
-def _check_splits(examples: Sequence[Example | Preference], source: str) -> None:
+def check_splits(examples: Sequence[Example | Preference], source: str) -> None:
+    """Refuse no examples, and those that `forge validate` did not split."""
     if not examples:
         raise ForgeError(f"{source}: no examples", "run forge validate first")
     if isinstance(examples[0], Preference):
@@ -138,10 +139,10 @@ def fit(run: RunDir, s: Settings, reporter: Reporter) -> None:
     run.save()
     started = time.monotonic()
     result = stage.run(
-        _read(str(run.file("data", _file_of(s))), s),
+        read_rows(str(run.file("data", _file_of(s))), s),
         out=run.path,
         reporter=reporter,
-        **_train_settings(s),
+        **train_settings(s),
     )
     run.record(
         train={
@@ -159,7 +160,8 @@ def fit(run: RunDir, s: Settings, reporter: Reporter) -> None:
     )
 
 
-def _train_settings(s: Settings) -> dict[str, Any]:
+def train_settings(s: Settings) -> dict[str, Any]:
+    """The keyword arguments of the train stage."""
     names = (
         "model", "init", "rank", "rank_pattern", "alpha", "rslora", "dora", "svd_iterations",
         "alternations", "bits", "quant_mode", "group_size", "targets", "layers", "adapters",
@@ -287,40 +289,13 @@ def deploy_file(
         reporter.note(f"smoke question: {answer.question[-160:]}\nanswer: {answer.answer}")
 
 
-def plan(source: str, resolved: Resolved, reporter: Reporter, *, need_end: bool = True) -> None:
-    """Say what training would do: rows, contexts and steps. Nothing is written."""
-    resolved = with_adapters(resolved)
-    s = resolved.settings
-    examples: Sequence[Example | Preference]
-    if source != "-" and Path(source).is_dir():
-        chunks = mine_chunks(Path(source), s, reporter)
-        # A plan costs nothing: the teacher is not asked.
-        untaught = s.model_copy(update={"teacher": "none"})
-        examples = validated(make_examples(chunks, untaught, reporter), s, reporter)
-        if s.teacher != "none":
-            reporter.note(f"{s.teacher} was not asked: its questions would come on top")
-    else:
-        examples = _read(source, s, need_end)
-        _check_splits(examples, source)
-    rows = [e for e in examples if e.split == "train" or isinstance(e, Preference)]
-    contexts = len({e.context_id if isinstance(e, Example) else id(e) for e in rows})
-    steps = s.steps or max(1, math.ceil(round(contexts * s.epochs) / s.accumulate))
-    for key, origin in resolved.origins.items():
-        if origin != "default":
-            reporter.note(f"{key}: {getattr(s, key)} ({origin})")
-    reporter.note(
-        f"would train {s.model} ({s.bits}-bit, {s.init}, rank {s.rank}) on {len(rows)} rows in "
-        f"{contexts} contexts for about {steps} steps, {s.accumulate} of them a step; nothing "
-        "was written"
-    )
-
-
 def _need(run: RunDir, stage: str, command: str) -> None:
     if not run.is_done(stage):
         raise UsageError(f"{run.path}: not trained yet", f"run: {command}")
 
 
 __all__ = [
-    "RUNS", "deploy", "deploy_file", "evaluate", "export", "fit", "judge", "make_examples",
-    "mine_chunks", "plan", "resolve_model", "test_rows", "train", "validated", "with_data",
+    "RUNS", "check_splits", "deploy", "deploy_file", "evaluate", "export", "fit", "judge",
+    "make_examples", "mine_chunks", "read_rows", "resolve_model", "test_rows", "train",
+    "train_settings", "validated", "with_data",
 ]  # fmt: skip
