@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.models import load
-from forge_cli.models.backend import compute_dtype, nn
+from forge_cli.models.adapters import AdapterConfig
+from forge_cli.models.backend import compute_dtype, mx, nn
 from forge_cli.models.load import fingerprint, flat_rope, load_base, load_dense
+from forge_cli.train.initial import start_adapters
 from tiny_train import logits, save_model
 
 IDS = list(range(3, 60))
@@ -147,3 +151,50 @@ def test_a_fingerprint_changes_with_what_decides(tmp_path: Path) -> None:
     edit(folder, rope_theta=5.0)
     after = fingerprint(folder)
     assert [name for name in before if before[name] != after[name]] == ["config.json"]
+
+
+@pytest.mark.parametrize("init", ["pissa", "lora"])
+def test_on_a_gpu_the_dense_model_never_stands_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, init: str
+) -> None:
+    """Layers are read, quantised and dropped one after another; the model is the same."""
+    from forge_cli.models import quantise
+
+    wide = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 4}
+    folder = str(save_model(tmp_path / "model", **wide))
+    dense = 4 * sum(a.size for _, a in tree_flatten(load_dense(folder).model.parameters()))
+    config = AdapterConfig(folder, init, 4, 4.0, 4, 64, [])
+    found = {}
+    for gpu in (False, True):
+        for module in (load, quantise):
+            monkeypatch.setattr(module, "on_gpu", lambda gpu=gpu: gpu)
+        gc.collect()
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        loaded = load.load_to_quantise(folder)
+        settings = {"targets": ["q_proj", "up_proj"], "layers": 2, "seed": 0}
+        start_adapters(loaded.model, config, **settings)
+        peak = mx.get_peak_memory() - before
+        assert (peak > dense) is not gpu
+        if gpu:
+            assert peak < 0.6 * dense
+        load.make_ready(loaded)
+        found[gpu] = logits(loaded.model, IDS)
+        del loaded
+    assert np.allclose(found[True], found[False], atol=2e-3)
+
+
+def test_a_gpu_base_is_packed_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from forge_cli.models import quantise
+
+    folder = str(save_model(tmp_path / "model"))
+    for module in (load, quantise):
+        monkeypatch.setattr(module, "on_gpu", lambda: True)
+    checked = []
+    monkeypatch.setattr(load, "check_model", lambda model, name: checked.append(name))
+    loaded = load.load_to_quantise(folder)
+    assert not checked and not loaded.checked
+    base = load_base(folder, bits=4, group_size=64)
+    assert checked == [folder] and base.checked
+    assert isinstance(base.model.model.layers[0].mlp.up_proj, nn.QuantizedLinear)

@@ -18,9 +18,9 @@ from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import atomic_file, write_json
 from forge_cli.models.backend import compute_dtype, mx, nn
-from forge_cli.models.load import Loaded, load_base, load_dense
+from forge_cli.models.load import Loaded, load_base, load_to_quantise, make_ready
 from forge_cli.models.lora import LoRALinear, row_norms, without_start
-from forge_cli.models.quantise import Quantiser, quantise_model
+from forge_cli.models.quantise import Quantiser, quantise_layer, quantise_model
 from forge_cli.models.targets import get_module, set_module, target_modules
 
 
@@ -170,10 +170,11 @@ def load_tuned(folder: Path, *, reporter: Reporter = SILENT) -> Loaded:
     """
     found = read_adapters(folder)
     config = found.config
-    loaded = load_dense(config.model, reporter=reporter)
+    loaded = load_to_quantise(config.model, reporter=reporter)
     attach(
         loaded.model, config, found.arrays, found.initial, stored=loaded.stored_as(config.quantiser)
     )
+    make_ready(loaded)
     if config.residual_sha256 and residual_hash(loaded.model) != config.residual_sha256:
         reporter.warn(
             f"{folder}: the residual differs from the one that was trained "
@@ -201,20 +202,52 @@ def attach(
         stored: layers that are quantised in the checkpoint already (see `quantise_model`);
             those that lose A₀, B₀ are quantised again.
     """
-    dtype = compute_dtype()
-    taken = set()
     for name in config.modules:
-        layer = get_module(model, name)
-        scale = config.scale_of(name)
+        taken = None
         if f"{name}.A" in initial:
-            taken.add(name)
-            A0, B0 = initial[f"{name}.A"], initial[f"{name}.B"]
-            layer.weight = without_start(layer.weight, A0, B0, scale)
-            mx.eval(layer.weight)
-        A, B = (arrays[f"{name}.{leaf}"].astype(dtype) for leaf in ("A", "B"))
-        set_module(model, name, LoRALinear(layer, A, B, scale))
-    untouched = {name: layer for name, layer in (stored or {}).items() if name not in taken}
-    quantise_model(model, **config.quantiser, stored=untouched)
+            taken = initial[f"{name}.A"], initial[f"{name}.B"]
+        pair = arrays[f"{name}.A"], arrays[f"{name}.B"]
+        attach_layer(model, config, name, pair, taken, stored=stored or {})
+    finish(model, config, arrays, stored=stored)
+
+
+Pair = tuple[mx.array, mx.array]
+
+
+def attach_layer(
+    model: nn.Module,
+    config: AdapterConfig,
+    name: str,
+    pair: Pair,
+    taken: Pair | None,
+    *,
+    stored: Mapping[str, nn.Module],
+) -> None:
+    """`attach` for one layer. When it is quantised nothing of its dense weight stays in memory.
+
+    Args:
+        pair: A and B. taken: A₀ and B₀ (None: nothing is taken out of W).
+    """
+    dtype, scale = compute_dtype(), config.scale_of(name)
+    layer = get_module(model, name)
+    if taken:
+        layer.weight = without_start(layer.weight, *taken, scale)
+        mx.eval(layer.weight)
+    kept = None if taken else stored.get(name)
+    base = quantise_layer(layer, **config.quantiser, stored=kept)
+    A, B = (array.astype(dtype) for array in pair)
+    set_module(model, name, LoRALinear(base, A, B, scale))
+
+
+def finish(
+    model: nn.Module,
+    config: AdapterConfig,
+    arrays: Mapping[str, mx.array],
+    *,
+    stored: Mapping[str, nn.Module] | None = None,
+) -> None:
+    """Quantise the layers without adapters, and leave A, B (and m) alone to be trained."""
+    quantise_model(model, **config.quantiser, stored=stored, done=set(config.modules))
     model.freeze()
     for name in config.modules:
         layer = get_module(model, name)
@@ -227,7 +260,8 @@ def attach(
 
 
 __all__ = [
-    "AdapterConfig", "AdapterFolder", "LoRALinear", "adapter_arrays", "attach", "get_module",
-    "load_arrays", "load_base", "load_initial", "load_tuned", "lora_scale", "read_adapters",
-    "residual_hash", "save_adapters", "save_arrays", "set_module", "target_modules",
+    "AdapterConfig", "AdapterFolder", "LoRALinear", "Pair", "adapter_arrays", "attach",
+    "attach_layer", "finish", "get_module", "load_arrays", "load_base", "load_initial",
+    "load_tuned", "lora_scale", "read_adapters", "residual_hash", "save_adapters",
+    "save_arrays", "set_module", "target_modules",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.models import attention
-from forge_cli.models.backend import compute_dtype, device_memory, mx, nn
+from forge_cli.models.backend import compute_dtype, device_memory, mx, nn, on_gpu
 from forge_cli.models.quantise import Quantiser, dense_weight, is_packed, quantise_model
 from forge_cli.models.resolve import BUILT_IN, resolve
 from forge_cli.models.shared_context import check_model
@@ -25,6 +25,7 @@ class Loaded:
 
     Attributes:
         stored: by path, the layers that the checkpoint has quantised, as they were.
+        checked: whether the weights are in memory and the architecture was held to its losses.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Loaded:
     tokenizer: Any  # mlx_lm.tokenizer_utils.TokenizerWrapper
     config: dict[str, Any]
     stored: dict[str, nn.Module] = field(default_factory=dict)
+    checked: bool = False
 
     def stored_as(self, quantiser: Quantiser) -> dict[str, nn.Module]:
         """The layers that are quantised already, if it is the way that is asked for."""
@@ -48,8 +50,35 @@ def load_dense(name: str, *, reporter: Reporter = SILENT) -> Loaded:
         UsageError, ForgeError: no such model, an architecture that mlx-lm lacks or whose
             losses Forge would get wrong, or too little memory for it.
     """
+    _check_memory(resolve(name, reporter=reporter), name)
+    loaded = _load_lazy(name, reporter)
+    make_ready(loaded)
+    return loaded
+
+
+def load_to_quantise(name: str, *, reporter: Reporter = SILENT) -> Loaded:
+    """The same for a caller who quantises it and then calls `make_ready`.
+
+    On the GPU no weight is read yet: layers are to be quantised one after another, so that the
+    dense model, four times as large, never stands in memory. On the CPU it stays dense anyway.
+    """
+    return _load_lazy(name, reporter) if on_gpu() else load_dense(name, reporter=reporter)
+
+
+def make_ready(loaded: Loaded) -> None:
+    """Read all weights, and hold the architecture to its losses, once.
+
+    Raises:
+        ForgeError: Forge would get its losses wrong.
+    """
+    if not loaded.checked:
+        mx.eval(loaded.model.parameters())
+        check_model(loaded.model, loaded.name)
+        loaded.checked = True
+
+
+def _load_lazy(name: str, reporter: Reporter) -> Loaded:
     path = resolve(name, reporter=reporter)
-    _check_memory(path, name)
     from mlx_lm.utils import load_model
 
     attention.install()
@@ -70,8 +99,6 @@ def load_dense(name: str, *, reporter: Reporter = SILENT) -> Loaded:
     model.set_dtype(compute_dtype())
     model.freeze()
     model.eval()
-    mx.eval(model.parameters())
-    check_model(model, name)
     return Loaded(name, path, model, load_tokenizer(path), config, packed)
 
 
@@ -102,9 +129,10 @@ def load_base(
 
     A checkpoint that is quantised this way already keeps its values.
     """
-    loaded = load_dense(name, reporter=reporter)
+    loaded = load_to_quantise(name, reporter=reporter)
     how = Quantiser(bits=bits, group_size=group_size, mode=mode)
     quantise_model(loaded.model, **how, stored=loaded.stored_as(how))
+    make_ready(loaded)
     return loaded
 
 

@@ -6,11 +6,12 @@ with one power of two for 32 weights). bits = 16 stands for "not quantised".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypedDict
 
 from forge_cli.core.errors import UsageError
 from forge_cli.models.backend import mx, nn, on_gpu
+from forge_cli.models.targets import get_module, set_module
 
 # Mode → the bits and the group sizes that mlx.core.quantize has for it and Forge is tested with.
 MODES = {"affine": ((2, 3, 4, 6, 8), (32, 64, 128)), "mxfp4": ((4,), (32,))}
@@ -70,6 +71,7 @@ def quantise_model(
     group_size: int,
     mode: str = "affine",
     stored: Mapping[str, nn.Module] | None = None,
+    done: Collection[str] = (),
 ) -> None:
     """Quantise all linear layers and embeddings in place (`bits` 16: leave them).
 
@@ -80,6 +82,7 @@ def quantise_model(
     Args:
         stored: by path, layers of a checkpoint that is quantised already. Their values stay:
             quantising dequantised values again moves them, for groups get other ranges.
+        done: paths of layers that were quantised one by one before.
     """
     if bits == 16:
         return
@@ -88,22 +91,53 @@ def quantise_model(
         pack_model(model, Quantiser(bits=bits, group_size=group_size, mode=mode), stored)
         return
     for name, module in model.named_modules():
-        if quantisable(module, group_size) and name.removesuffix(".base") not in stored:
-            module.weight = round_trip(module.weight, bits=bits, group_size=group_size, mode=mode)
-            # One at a time: a lazy graph of all layers would hold both copies.
-            mx.eval(module.weight)
+        path = name.removesuffix(".base")
+        if quantisable(module, group_size) and path not in stored and path not in done:
+            quantise_layer(module, bits=bits, group_size=group_size, mode=mode)
+
+
+def quantise_layer(
+    module: nn.Module,
+    *,
+    bits: int,
+    group_size: int,
+    mode: str = "affine",
+    stored: nn.Module | None = None,
+) -> nn.Module:
+    """One linear layer or embedding, quantised: on the CPU in place, on the GPU in its stead.
+
+    Args:
+        stored: the layer as the checkpoint has it quantised already: its values stay.
+    """
+    if stored is not None:
+        return stored if on_gpu() else module
+    if bits == 16 or not quantisable(module, group_size):
+        return module
+    if on_gpu():
+        return _packed(module, Quantiser(bits=bits, group_size=group_size, mode=mode))
+    module.weight = round_trip(module.weight, bits=bits, group_size=group_size, mode=mode)
+    # One at a time: a lazy graph of all layers would hold both copies.
+    mx.eval(module.weight)
+    return module
 
 
 def pack_model(model: nn.Module, how: Quantiser, stored: Mapping[str, nn.Module]) -> None:
-    """Put MLX's quantised layers into the model; those in `stored` as they are."""
-    from mlx.utils import tree_unflatten
+    """Put MLX's quantised layers into the model; those in `stored` as they are.
 
-    packed = []
-    for name, module in model.named_modules():
+    One after another, and no list of the modules is kept: a dense layer that was read stays in
+    memory as long as someone holds it.
+    """
+    for name in [name for name, module in model.named_modules() if name]:
+        module = get_module(model, name)
         if quantisable(module, how["group_size"]):
             kept = stored.get(name.removesuffix(".base"))
-            packed.append((name, kept if kept is not None else module.to_quantized(**how)))
-    model.update_modules(tree_unflatten(packed))
+            set_module(model, name, _packed(module, how) if kept is None else kept)
+
+
+def _packed(module: nn.Module, how: Quantiser) -> nn.Module:
+    packed: nn.Module = module.to_quantized(**how)
+    mx.eval(packed.parameters())
+    return packed
 
 
 def is_packed(module: nn.Module) -> bool:

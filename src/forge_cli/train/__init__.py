@@ -18,7 +18,7 @@ from forge_cli.models.adapters import (
 )
 from forge_cli.models.backend import device_memory, mx
 from forge_cli.models.head_loss import Penalties
-from forge_cli.models.load import load_dense, load_tokenizer
+from forge_cli.models.load import load_to_quantise, load_tokenizer, make_ready
 from forge_cli.models.quantise import check_quantiser
 from forge_cli.models.resolve import resolve
 from forge_cli.train.budget import MEASURED, Budget
@@ -148,7 +148,7 @@ def run(
         gradient_checkpointing,
     )  # fmt: skip
     fits, measure = check_memory(model, how, data.loads, memory_bytes, cache, reporter)
-    loaded = load_dense(model, reporter=reporter)
+    loaded = load_to_quantise(model, reporter=reporter)
     config = AdapterConfig(
         model=model, init=init, rank=rank, alpha=alpha or float(rank), bits=bits,
         group_size=group_size, mode=quant_mode, modules=[], rslora=rslora, dora=dora,
@@ -160,6 +160,7 @@ def run(
         rank_pattern=rank_pattern, reporter=reporter,
         settings=StartSettings(seed, svd_iterations, alternations, starts),
     )  # fmt: skip
+    make_ready(loaded)
     config = replace(config, residual_sha256=residual_hash(loaded.model))
     data.start(loaded.model, out, reporter)
     plan = plan_steps(data.train, steps=steps, epochs=epochs, accumulate=accumulate, seed=seed)

@@ -10,7 +10,7 @@ from typing import Any
 
 from forge_cli.core.errors import UsageError
 from forge_cli.core.events import SILENT, Reporter
-from forge_cli.models.adapters import AdapterConfig, attach, lora_scale
+from forge_cli.models.adapters import AdapterConfig, attach_layer, finish, lora_scale
 from forge_cli.models.backend import mx, nn
 from forge_cli.models.quantise import quantisable, round_trip
 from forge_cli.models.targets import (
@@ -80,7 +80,6 @@ def start_adapters(
         if not any(matches(target, name) for name in linear_layers(model)):
             reporter.warn(f"targets {target}: this model has no such layer")
     config = _with_ranks(model, replace(config, modules=names), rank_pattern)
-    arrays: dict[str, mx.array] = {}
     taken: dict[str, mx.array] = {}
     cache = StartCache(settings.cache)
     with reporter.task(f"{config.init} init", len(names)) as task:
@@ -92,15 +91,17 @@ def start_adapters(
             else:
                 own = replace(settings, seed=seed + index)
                 start = _start(model, name, config, own, name in stored, cache)
-            arrays |= {f"{name}.A": start.A, f"{name}.B": start.B}
-            if start.A0 is not None and start.B0 is not None:
-                taken |= {f"{name}.A": start.A0, f"{name}.B": start.B0}
             mx.eval(start.A, start.B)
+            out = None
+            if start.A0 is not None and start.B0 is not None:
+                out = start.A0, start.B0
+                taken |= {f"{name}.A": start.A0, f"{name}.B": start.B0}
+            attach_layer(model, config, name, (start.A, start.B), out, stored=stored)
             task.advance()
     if cache.hits:
         reporter.note(f"{config.init} init: {cache.hits} of {len(names)} layers from the cache")
     cache.trim()
-    attach(model, config, arrays, taken, stored=stored)
+    finish(model, config, {}, stored=stored)
     return config, taken
 
 

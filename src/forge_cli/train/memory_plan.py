@@ -138,11 +138,11 @@ def _weights(shapes: Shapes, how: Training) -> int:
 
 
 def _start(shapes: Shapes, how: Training, adapters: int) -> int:
-    """The model dense, and the largest layer in float32 a few times: the SVD's and the quantiser's
-    copies."""
+    """While layers are read, started and quantised one by one: copies of the largest in float32,
+    for the SVD and the quantiser, beside what is held already."""
     largest = max(out * into for out, into in shapes.linears.values())
-    largest = max(largest, shapes.vocabulary * shapes.hidden // 2)
-    return shapes.parameters * compute_dtype().size + adapters * 2 + 4 * 4 * largest
+    table = shapes.vocabulary * shapes.hidden
+    return _weights(shapes, how) + 2 * adapters + max(16 * largest, 8 * table)
 
 
 def _activations(
@@ -154,7 +154,7 @@ def _activations(
     deep = shapes.layers - first  # blocks that are gone through backwards
     ends = {name.rsplit(".", 1)[-1] for name in modules}
     token = _token_floats(shapes, ends)
-    if how.dora:  # the output before its magnitude
+    if how.dora or how.init == "dora":  # the output before its magnitude
         token += sum(out for name, (out, _) in shapes.linears.items() if name.split(".")[1] in ends)
     tokens = load.rows * load.length
     kv = 2 * shapes.kv_heads * shapes.head_dim
