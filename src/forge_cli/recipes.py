@@ -18,8 +18,24 @@ def recipes_dir() -> Path:
 
 
 def list_recipes() -> dict[str, Path]:
-    """Name → file of every shipped recipe."""
-    return {file.stem: file for file in sorted(recipes_dir().glob("*.yaml"))}
+    """Name → file of every shipped recipe, those for small machines first."""
+    return {file.stem: file for file in sorted(recipes_dir().glob("*.yaml"), key=_order)}
+
+
+def _order(file: Path) -> tuple[int, int, str]:
+    kind, *rest = file.stem.split("-")
+    if kind != "mac":
+        return (0, 0, file.stem)
+    sizes = ("small", "medium", "large")
+    return (int(rest[0]), sizes.index(rest[1]) if rest[1] in sizes else len(sizes), file.stem)
+
+
+def recipe_for(memory: int) -> str:
+    """The recipe for a Mac with so many bytes of memory: the medium one of its size."""
+    sizes = sorted({int(name.split("-")[1]) for name in list_recipes() if name.startswith("mac-")})
+    # Memory is sold in powers of two: 16 GB are 17.2e9 bytes.
+    fitting = [size for size in sizes if size <= memory / 2**30 + 0.5]
+    return f"mac-{fitting[-1] if fitting else sizes[0]}-medium"
 
 
 def find_recipe(name: str) -> Path:

@@ -34,13 +34,33 @@ RunPath = Annotated[
 
 
 def settings(flags: dict[str, Any], recipe: str | None = None) -> Resolved:
-    """Flags over environment, files, recipe and defaults; the recipe may come from FORGE_RECIPE."""
+    """Flags over environment, files, recipe and defaults; the recipe may come from FORGE_RECIPE.
+
+    On a Mac, where nothing names a model, its memory chooses the recipe.
+    """
     # Imported here: pydantic and yaml are half of what `forge --help` may cost.
     import os
+    from dataclasses import replace
 
     from forge_cli.core.config import resolve
-    from forge_cli.recipes import load_recipe
+    from forge_cli.recipes import load_recipe, recipe_for
 
     recipe = recipe or os.environ.get("FORGE_RECIPE")
     values = load_recipe(recipe) if recipe else None
-    return resolve(flags, recipe=values, recipe_name=recipe or "")
+    found = resolve(flags, recipe=values, recipe_name=recipe or "")
+    memory = mac_memory()
+    if recipe or not memory or found.origins["model"] != "default" or flags.get("adapters"):
+        return found
+    name = recipe_for(memory)
+    why = f"recipe {name}, for the {memory / 2**30:.0f} GB of this Mac; --model or --recipe choose"
+    return replace(resolve(flags, recipe=load_recipe(name), recipe_name=name), chosen=why)
+
+
+def mac_memory() -> int:
+    """Bytes of memory of a Mac; 0 elsewhere. Not run on a Mac."""
+    import os
+    import sys
+
+    if sys.platform != "darwin":
+        return 0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

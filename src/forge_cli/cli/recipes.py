@@ -17,12 +17,19 @@ app = typer.Typer(
 
 @app.command("ls")
 def ls() -> None:
-    """List the recipes, one a line. Example: forge recipes ls"""
-    from forge_cli.recipes import list_recipes
+    """List the recipes, one a line: name, model, memory at the peak, for whom.
+
+    Example: forge recipes ls
+    """
+    from forge_cli.pipeline.foresee import recipe_peak
+    from forge_cli.recipes import list_recipes, load_recipe
 
     for name, file in list_recipes().items():
+        values = load_recipe(name)
+        peak = recipe_peak(name, values)
+        memory = f"{peak / 1e9:.1f} GB" if peak else "-"
         first = file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        print(f"{name}\t{first}")
+        print(f"{name}\t{values.get('model', '-')}\t{memory}\t{first}")
 
 
 @app.command("show")

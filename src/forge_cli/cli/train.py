@@ -88,6 +88,8 @@ def train(
         "seed": seed,
     }
     resolved = settings(flags, recipe)
+    if resolved.chosen:
+        output.note(resolved.chosen)
     from forge_cli import pipeline
 
     if dry_run:

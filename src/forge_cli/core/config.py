@@ -185,10 +185,15 @@ _ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_RECIPE"}
 
 @dataclass(frozen=True)
 class Resolved:
-    """The settings in force and, for each, where it came from."""
+    """The settings in force and, for each, where it came from.
+
+    Attributes:
+        chosen: why a recipe was taken that nobody named ("": none was).
+    """
 
     settings: Settings
     origins: dict[str, str]
+    chosen: str = ""
 
     def identity(self) -> dict[str, Any]:
         """The settings that make a run what it is."""

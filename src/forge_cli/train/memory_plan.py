@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from forge_cli.models.attention import block_bytes
-from forge_cli.models.backend import compute_dtype, on_gpu
+from forge_cli.models.backend import on_gpu
 from forge_cli.models.head_loss import chunk_rows
 from forge_cli.models.shapes import Shapes
 from forge_cli.models.shared_context import Group
@@ -109,27 +109,31 @@ class Plan:
         return max(self.start, self.step)
 
 
-def plan_memory(shapes: Shapes, how: Training, load: Load, *, scale: float = 1.0) -> Plan:
+def plan_memory(
+    shapes: Shapes, how: Training, load: Load, *, scale: float = 1.0, gpu: bool | None = None
+) -> Plan:
     """The peak of training.
 
     Args:
         scale: of what a pass through the model takes: measured over predicted, from a run
             before (1: not measured).
+        gpu: whether MLX computes on one (None: as it does here).
     """
+    gpu = on_gpu() if gpu is None else gpu
     modules = choose_modules(shapes.names, shapes.layers, how.targets, how.layers)
     ranks = ranks_of(modules, how.rank, how.rank_pattern)
     adapters = 4 * sum(rank * sum(shapes.shape(name)) for name, rank in ranks.items())
     # With A₀, B₀ where they were taken out of W.
     kept = adapters * (2 if how.init in ("pissa", "qpissa") else 1)
-    sizes = (_weights(shapes, how), kept, adapters, int(adapters * _STATES[how.optimiser]))
+    sizes = (_weights(shapes, how, gpu), kept, adapters, int(adapters * _STATES[how.optimiser]))
     held = dict(zip(HELD, sizes, strict=True))
-    passes = _activations(shapes, how, modules, load)
+    passes = _activations(shapes, how, modules, load, gpu)
     parts = held | {name: int(size * scale) for name, size in passes.items()}
-    return Plan(parts, _start(shapes, how, adapters))
+    return Plan(parts, _start(shapes, how, adapters, gpu))
 
 
-def _weights(shapes: Shapes, how: Training) -> int:
-    if not on_gpu():
+def _weights(shapes: Shapes, how: Training, gpu: bool) -> int:
+    if not gpu:
         return shapes.parameters * 4  # dense, whatever the bits: see models/quantise.py
     if how.bits == 16:
         return shapes.parameters * 2
@@ -137,19 +141,19 @@ def _weights(shapes: Shapes, how: Training) -> int:
     return int(shapes.parameters * (how.bits + offsets) / 8)
 
 
-def _start(shapes: Shapes, how: Training, adapters: int) -> int:
+def _start(shapes: Shapes, how: Training, adapters: int, gpu: bool) -> int:
     """While layers are read, started and quantised one by one: copies of the largest in float32,
     for the SVD and the quantiser, beside what is held already."""
     largest = max(out * into for out, into in shapes.linears.values())
     table = shapes.vocabulary * shapes.hidden
-    return _weights(shapes, how) + 2 * adapters + max(16 * largest, 8 * table)
+    return _weights(shapes, how, gpu) + 2 * adapters + max(16 * largest, 8 * table)
 
 
 def _activations(
-    shapes: Shapes, how: Training, modules: Sequence[str], load: Load
+    shapes: Shapes, how: Training, modules: Sequence[str], load: Load, gpu: bool
 ) -> dict[str, int]:
-    """Bytes of the fullest moment of a pass: at its end, or backwards through an attention."""
-    size = compute_dtype().size
+    """Bytes of the fullest moment of a pass: at its end, or in one block."""
+    size = 2 if gpu else 4
     first = min((block_of(name) for name in modules if block_of(name) >= 0), default=0)
     deep = shapes.layers - first  # blocks that are gone through backwards
     ends = {name.rsplit(".", 1)[-1] for name in modules}
@@ -161,6 +165,9 @@ def _activations(
     # Of the last block the context gives keys and values only.
     context = load.prefix * (token * (deep - 1) + kv + 2 * shapes.hidden)
     copies = load.rows * (load.prefix + load.length) * kv if load.prefix else 0
+    # Metal's fused attention does not train: MLX keeps the probabilities there. (Not measured.)
+    pairs = load.prefix**2 + tokens * (load.prefix + load.length)
+    copies += shapes.heads * pairs if gpu else 0
     if how.gradient_checkpointing:
         context = load.prefix * (shapes.hidden + kv) * deep
         kept = context + tokens * shapes.hidden * deep
