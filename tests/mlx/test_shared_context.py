@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from forge_cli.core.errors import ForgeError
 from forge_cli.models import attention, shared_context
 from forge_cli.models.backend import mx, nn
 from forge_cli.models.shared_context import (
+    _PASS,
     Group,
     Row,
+    buckets,
     check_model,
     group_rows,
     lm_head,
@@ -170,11 +173,14 @@ def test_lm_head_runs_on_supervised_rows_only() -> None:
 def expanded(group: Group) -> list[tuple[list[int], list[int]]]:
     """Each row again, as (inputs without padding, positions with loss)."""
     prefix = group.prefix[0].tolist()
+    lines = [line for branch in group.branches for line in branch.tolist()]
+    begins = np.cumsum([0, *map(len, lines)])
     out = []
-    for index, branch in enumerate(group.branches.tolist()):
-        at = [i for i, row in enumerate(group.rows.tolist()) if row == index]
-        positions = [group.columns[i].item() + len(prefix) for i in at]
-        out.append(([*prefix, *branch][: positions[-1] + 1], positions))
+    for index in range(len(group.of)):
+        at = group.positions[np.flatnonzero(np.array(group.rows) == index).tolist()].tolist()
+        (place,) = {int(np.searchsorted(begins, p, side="right")) - 1 for p in at}
+        positions = [p - int(begins[place]) + len(prefix) for p in at]
+        out.append(([*prefix, *lines[place]][: positions[-1] + 1], positions))
     return out
 
 
@@ -188,6 +194,38 @@ def check(group: Group, given: list[Row]) -> None:
 
 def test_rows_are_all_there_in_a_group() -> None:
     check(group_rows(rows()), rows())
+
+
+def test_rows_of_like_lengths_are_padded_together() -> None:
+    """Against every way to cut the rows into buckets."""
+    for lengths in ([5, 90, 7, 88, 300], [40, 41], [10, 200], [3, 3, 3, 400, 390, 150]):
+        found = buckets(lengths)
+        assert sorted(index for bucket in found for index in bucket) == list(range(len(lengths)))
+
+        def cost(cut: list[list[int]], lengths: list[int] = lengths) -> int:
+            return sum(len(part) * max(lengths[i] for i in part) + _PASS for part in cut)
+
+        ordered = sorted(range(len(lengths)), key=lambda i: lengths[i])
+        ways = []
+        for borders in itertools.product([False, True], repeat=len(lengths) - 1):
+            parts = [[ordered[0]]]
+            for index, border in zip(ordered[1:], borders, strict=True):
+                parts = [*parts, [index]] if border else [*parts[:-1], [*parts[-1], index]]
+            ways.append(cost(parts))
+        assert cost(found) == min(ways)
+    assert len(buckets([5, 90, 7, 88, 300])) == 3
+    assert len(buckets([40, 41, 44])) == 1
+
+
+def test_buckets_change_no_loss() -> None:
+    rng = np.random.default_rng(4)
+    prefix, sizes = rng.integers(0, 300, 50).tolist(), (3, 150, 5, 160)
+    given = [Row([*prefix, i, *rng.integers(0, 300, n).tolist()], 52) for i, n in enumerate(sizes)]
+    group, model = group_rows(given), random_model("llama")
+    assert len(group.branches) == 2
+    check(group, given)
+    theirs = mx.concatenate([plain_losses(model, row) for row in given])
+    assert relative(token_losses(model, group), theirs) < 1e-5
 
 
 def test_one_row_has_no_prefix() -> None:
@@ -220,7 +258,7 @@ def test_a_prefix_ends_before_the_token_that_predicts_the_answer() -> None:
     for pair in (given, [given[0], given[0]]):
         group = group_rows(pair)
         assert group.prefix.size == 59
-        assert min(group.columns.tolist()) == 0
+        assert min(group.positions.tolist()) == 0
         check(group, pair)
         model = random_model("llama")
         ours = token_losses(model, group)

@@ -138,6 +138,12 @@ class Settings(BaseModel):
     weight_decay: float = Field(0.0, ge=0, description="weight decay of the optimiser")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     accumulate: int = Field(1, ge=1, description="batches that make one step together")
+    step_tokens: int = Field(
+        0, ge=0, description="tokens of a step, in place of accumulate (0: by accumulate)"
+    )
+    packing: bool = Field(
+        True, description="rows that share no context run together, blind to one another"
+    )
     neftune: float = Field(0.0, ge=0, description="NEFTune noise alpha on embeddings (0: none)")
     gradient_checkpointing: bool = Field(
         False, description="compute activations again instead of keeping them: less memory"

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from forge_cli.models import cpu_math
 from forge_cli.models.backend import mx, on_gpu
 
@@ -29,7 +31,7 @@ def attend(
     v: mx.array,
     *,
     scale: float,
-    mask: mx.array | str | None = None,
+    mask: mx.array | str | Packed | None = None,
     sinks: mx.array | None = None,
     **_: Any,
 ) -> mx.array:
@@ -38,12 +40,14 @@ def attend(
     Args:
         q: [B, H, L, D]. k: [B, K, T, D] and v: [B, K, T, Dv] with H a multiple of K.
         mask: None, "causal" (query i sees keys up to T − L + i), or an array that
-            broadcasts to [B, H, L, T]: bool (True: visible) or additive, without a gradient.
+            broadcasts to [B, H, L, T]: bool (True: visible) or additive, without a gradient;
+            or `Packed`.
 
     Returns:
         [B, H, L, Dv].
     """
     if sinks is not None or q.dtype != mx.float32:
+        mask = mask.visible() if isinstance(mask, Packed) else mask
         return _fused(q, k, v, scale=scale, mask=mask, sinks=sinks)
     if isinstance(mask, mx.array) and mask.dtype == mx.bool_:
         mask = _additive(mask)
@@ -55,7 +59,7 @@ def attend(
     return out.reshape(shape)
 
 
-def _attention(mask: mx.array | str | None) -> Any:
+def _attention(mask: mx.array | str | Packed | None) -> Any:
     """(q, k, v) → (outputs, log₂ of the summed 2^score), with the backward pass made by hand."""
 
     @mx.custom_function
@@ -66,7 +70,7 @@ def _attention(mask: mx.array | str | None) -> Any:
             top = scores.max(axis=-1, keepdims=True)
             p = cpu_math.exp2(scores - top)
             total = cpu_math.row_sums(p)
-            outputs.append(block.unfold(p @ v[:, :, : block.seen] / total))
+            outputs.append(block.unfold(p @ v[:, :, block.keys] / total))
             sums.append(block.unfold(top + mx.log2(total)))
         return mx.concatenate(outputs, axis=3), mx.concatenate(sums, axis=3)
 
@@ -82,28 +86,42 @@ def _attention(mask: mx.array | str | None) -> Any:
         dq: list[mx.array] = []
         dk, dv = mx.zeros_like(k), mx.zeros_like(v)
         for block in _blocks(q, k, mask):
-            seen = block.seen
+            keys = block.keys
             own, toward = block.fold(q), block.fold(given)
             if dq:  # or MLX would hold what all blocks have of p and ds
                 own, toward = mx.depends([own, toward], [dk, dv])
             p = cpu_math.exp2(block.scores(q, k) - block.fold(sums))
-            ds = p * (toward @ v[:, :, :seen].swapaxes(-1, -2) - block.fold(dots))
-            dq.append(block.unfold(ds @ k[:, :, :seen]))
-            dk = _add_first(dk, ds.swapaxes(-1, -2) @ own)
-            dv = _add_first(dv, p.swapaxes(-1, -2) @ toward)
+            ds = p * (toward @ v[:, :, keys].swapaxes(-1, -2) - block.fold(dots))
+            dq.append(block.unfold(ds @ k[:, :, keys]))
+            dk = _add_at(dk, keys, ds.swapaxes(-1, -2) @ own)
+            dv = _add_at(dv, keys, p.swapaxes(-1, -2) @ toward)
         return mx.concatenate(dq, axis=3) * _LN_2, dk * _LN_2, dv
 
     return attention
 
 
 @dataclass(frozen=True)
+class Packed:
+    """A mask: rows of these lengths stand one after another, each causal and blind to the rest."""
+
+    lengths: tuple[int, ...]
+
+    def visible(self, window: int | None = None) -> mx.array:
+        """The same as an array, bool [T, T]; with a window only its last keys are seen."""
+        row = mx.array(np.repeat(np.arange(len(self.lengths)), self.lengths))
+        at = mx.arange(row.size)
+        seen = (row[:, None] == row[None]) & (at[:, None] >= at[None])
+        return seen if window is None else seen & (at[:, None] < at[None] + window)
+
+
+@dataclass(frozen=True)
 class _Block:
-    """Queries start..stop, which see the first `seen` keys."""
+    """Queries start..stop, which see some of the keys."""
 
     start: int
     stop: int
-    seen: int
-    mask: mx.array | None  # additive, broadcasts to [B, H, stop − start, seen]
+    keys: slice
+    mask: mx.array | None  # additive, broadcasts to [B, H, stop − start, keys]
 
     def fold(self, x: mx.array) -> mx.array:
         """[B, K, G, L, D] → [B, K, G·(stop − start), D]: one GEMM for the heads of a group."""
@@ -115,26 +133,35 @@ class _Block:
         return x.reshape(*x.shape[:2], -1, self.stop - self.start, x.shape[-1])
 
     def scores(self, q: mx.array, k: mx.array) -> mx.array:
-        """q·kᵀ + mask, [B, K, G·l, seen]."""
-        scores = self.fold(q) @ k[:, :, : self.seen].swapaxes(-1, -2)
+        """q·kᵀ + mask, [B, K, G·l, keys]."""
+        scores = self.fold(q) @ k[:, :, self.keys].swapaxes(-1, -2)
         if self.mask is None:
             return scores
-        wide = (q.shape[0], -1, self.stop - self.start, self.seen)
+        wide = (q.shape[0], -1, self.stop - self.start, scores.shape[-1])
         return (scores.reshape(wide) + self.mask).reshape(scores.shape)
 
 
-def _blocks(q: mx.array, k: mx.array, mask: mx.array | str | None) -> Iterator[_Block]:
+def _blocks(q: mx.array, k: mx.array, mask: mx.array | str | Packed | None) -> Iterator[_Block]:
+    if isinstance(mask, Packed):
+        heads, first = q.shape[0] * q.shape[1] * q.shape[2], 0
+        for size in mask.lengths:
+            for start in range(0, size, rows := _queries(heads, size)):
+                stop = min(start + rows, size)
+                keys, ahead = slice(first, first + stop), _triangle(stop - start, stop)
+                yield _Block(first + start, first + stop, keys, ahead)
+            first += size
+        return
     length, total = q.shape[3], k.shape[2]
     rows = _queries(q.shape[0] * q.shape[1] * q.shape[2], total)
     for start in range(0, length, rows):
         stop = min(start + rows, length)
         if isinstance(mask, str):
             seen = total - length + stop
-            yield _Block(start, stop, seen, _triangle(stop - start, seen))
+            yield _Block(start, stop, slice(0, seen), _triangle(stop - start, seen))
         elif mask is None or mask.ndim < 2 or mask.shape[-2] == 1:
-            yield _Block(start, stop, total, mask)
+            yield _Block(start, stop, slice(0, total), mask)
         else:
-            yield _Block(start, stop, total, mask[..., start:stop, :])
+            yield _Block(start, stop, slice(0, total), mask[..., start:stop, :])
 
 
 def _queries(heads: int, total: int) -> int:
@@ -159,15 +186,20 @@ def _additive(visible: mx.array) -> mx.array:
     return mx.where(visible, 0.0, _UNSEEN)
 
 
-def _add_first(whole: mx.array, part: mx.array) -> mx.array:
-    """`whole` with `part` added to its first keys."""
+def _add_at(whole: mx.array, keys: slice, part: mx.array) -> mx.array:
+    """`whole` with `part` added to some of its keys."""
     if part.shape == whole.shape:
         return whole + part
-    seen = part.shape[2]
-    return mx.concatenate([whole[:, :, :seen] + part, whole[:, :, seen:]], axis=2)
+    parts = [whole[:, :, : keys.start], whole[:, :, keys] + part, whole[:, :, keys.stop :]]
+    return mx.concatenate([part for part in parts if part.shape[2]], axis=2)
 
 
 _fused = mx.fast.scaled_dot_product_attention
+
+
+def installed() -> bool:
+    """Whether mlx-lm's models use `attend`."""
+    return mx.fast.scaled_dot_product_attention is attend
 
 
 def install() -> None:

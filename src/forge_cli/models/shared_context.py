@@ -16,11 +16,14 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from forge_cli.core.errors import ForgeError
+from forge_cli.models import attention
 from forge_cli.models.backend import compute_dtype, mx, nn
 from forge_cli.models.head_loss import NONE, Penalties, head_losses, plain_losses
 
 # Below this a prefix is not worth a second pass.
 _MIN_PREFIX = 32
+# What a pass through the model costs beside its tokens, in tokens: to read the weights.
+_PASS = 48
 _HINT = "choose another --model: Llama, Mistral, Qwen 2 and Qwen 3 types are tested"
 
 
@@ -48,29 +51,37 @@ class Group:
     """Rows of one context as arrays.
 
     Attributes:
+        of: the rows.
         prefix: int32 [1, P], the common prefix; P = 0 when it is not shared.
-        branches: int32 [n, L], right-padded with 0.
-        rows, columns: int32 [S], positions in `branches` whose next token is supervised.
-        targets: int32 [S], these next tokens.
+        branches: what follows it, int32 [n, L] each, right-padded with 0: rows of like lengths
+            together.
+        positions: int32 [S], places in the branches, laid flat one after another, whose next
+            token is supervised.
+        rows: int32 [S], the row that each is of.
+        targets: int32 [S], these next tokens, row by row.
         counts: supervised tokens of each row.
         weights: float32 [S], of the targets in the loss; None: all 1.
+        packed: lengths of rows that stand one after another in the one row of the one branch
+            (see `models.packing`); (): each has a row of its own.
     """
 
+    of: tuple[Row, ...]
     prefix: mx.array
-    branches: mx.array
+    branches: tuple[mx.array, ...]
+    positions: mx.array
     rows: mx.array
-    columns: mx.array
     targets: mx.array
     counts: list[int]
     weights: mx.array | None = None
+    packed: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:
         """Tokens that run through the model, padding included."""
-        return int(self.prefix.size + self.branches.size)
+        return int(self.prefix.size) + sum(branch.size for branch in self.branches)
 
 
-def group_rows(rows: list[Row]) -> Group:
+def group_rows(rows: Sequence[Row]) -> Group:
     """Split rows into their common prefix and their branches.
 
     At least one token before the first supervised one stays in each branch: it is the
@@ -83,30 +94,66 @@ def group_rows(rows: list[Row]) -> Group:
         shared += 1
     if shared < _MIN_PREFIX or len(rows) == 1:
         shared = 0
-    width = max(len(row.ids) for row in rows) - shared - 1
-    branches, at_row, at_column, targets = [], [], [], []
-    for index, row in enumerate(rows):
-        inputs = row.ids[shared:-1]
-        branches.append(inputs + [0] * (width - len(inputs)))
-        for position in range(row.start, len(row.ids)):
-            at_row.append(index)
-            at_column.append(position - 1 - shared)
-            targets.append(row.ids[position])
+    branches, begins, begin = [], [0] * len(rows), 0
+    for bucket in buckets([len(row.ids) - 1 - shared for row in rows]):
+        width = max(len(rows[index].ids) for index in bucket) - 1 - shared
+        for number, index in enumerate(bucket):
+            begins[index] = begin + number * width
+        inputs = [rows[index].ids[shared:-1] for index in bucket]
+        padded = [own + [0] * (width - len(own)) for own in inputs]
+        branches.append(mx.array(padded, dtype=mx.int32))
+        begin += len(bucket) * width
+    prefix = mx.array([first[:shared]], dtype=mx.int32).reshape(1, shared)
+    return as_group(rows, prefix, branches, [begin - shared for begin in begins])
+
+
+def as_group(
+    rows: Sequence[Row],
+    prefix: mx.array,
+    branches: Sequence[mx.array],
+    begins: Sequence[int],
+    packed: tuple[int, ...] = (),
+) -> Group:
+    """The group whose row i has its token 0 at `begins[i]` of the branches laid flat."""
+    of = [(i, at) for i, row in enumerate(rows) for at in range(row.start, len(row.ids))]
+    weights = None
+    if any(row.weights for row in rows):
+        weights = mx.array([w for row in rows for w in row.weights or [1.0] * row.supervised])
     return Group(
-        prefix=mx.array([first[:shared]], dtype=mx.int32).reshape(1, shared),
-        branches=mx.array(branches, dtype=mx.int32),
-        rows=mx.array(at_row, dtype=mx.int32),
-        columns=mx.array(at_column, dtype=mx.int32),
-        targets=mx.array(targets, dtype=mx.int32),
+        of=tuple(rows),
+        prefix=prefix,
+        branches=tuple(branches),
+        positions=mx.array([begins[i] + at - 1 for i, at in of], dtype=mx.int32),
+        rows=mx.array([i for i, _ in of], dtype=mx.int32),
+        targets=mx.array([rows[i].ids[at] for i, at in of], dtype=mx.int32),
         counts=[row.supervised for row in rows],
-        weights=_weights(rows),
+        weights=weights,
+        packed=packed,
     )
 
 
-def _weights(rows: list[Row]) -> mx.array | None:
-    if not any(row.weights for row in rows):
-        return None
-    return mx.array([w for row in rows for w in row.weights or [1.0] * row.supervised])
+def buckets(lengths: Sequence[int]) -> list[list[int]]:
+    """Which rows are padded to one length: the cheapest cut of them in order of length.
+
+    A bucket costs its rows times its longest, and `_PASS` for going through the model once more.
+    """
+    by_length = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+    best: list[tuple[int, list[list[int]]]] = [(0, [])]
+    for end in range(1, len(by_length) + 1):
+        widest = lengths[by_length[end - 1]]
+        best.append(
+            min(
+                (
+                    (
+                        best[cut][0] + (end - cut) * widest + _PASS,
+                        [*best[cut][1], by_length[cut:end]],
+                    )
+                    for cut in range(end)
+                ),
+                key=lambda found: found[0],
+            )
+        )
+    return best[-1][1]
 
 
 class _Recorder:
@@ -126,6 +173,31 @@ class _Recorder:
         self, length: int, return_array: bool = False, window_size: int | None = None
     ) -> Any:
         return _mask(length, self.offset, return_array, window_size)
+
+
+class PackedRows:
+    """A cache that keeps nothing, and hides packed rows from one another.
+
+    Their positions run on, which rotary embeddings do not notice: they see distances alone
+    (arXiv 2104.09864, section 3.2).
+    """
+
+    offset = 0
+
+    def __init__(self, lengths: tuple[int, ...]) -> None:
+        self.lengths = lengths
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        return keys, values
+
+    def make_mask(
+        self, length: int, return_array: bool = False, window_size: int | None = None
+    ) -> Any:
+        narrow = window_size is not None and window_size < max(self.lengths)
+        packed = attention.Packed(self.lengths)
+        if narrow or return_array or not attention.installed():
+            return packed.visible(window_size if narrow else None)
+        return packed
 
 
 class _Branches:
@@ -164,10 +236,17 @@ def token_losses(model: nn.Module, group: Group, penalties: Penalties = NONE) ->
     if group.prefix.size:
         recorded = [_Recorder() for _ in range(layers)]
         model.model(group.prefix, cache=recorded)
-        hidden = model.model(group.branches, cache=[_Branches(r) for r in recorded])
-    else:
-        hidden = model.model(group.branches, cache=[_Recorder() for _ in range(layers)])
-    hidden = hidden[group.rows, group.columns]
+    parts = []
+    for branch in group.branches:
+        if group.packed:
+            cache: list[Any] = [PackedRows(group.packed)] * layers
+        elif group.prefix.size:
+            cache = [_Branches(r) for r in recorded]
+        else:
+            cache = [_Recorder() for _ in range(layers)]
+        found = model.model(branch, cache=cache)
+        parts.append(found.reshape(-1, found.shape[-1]))
+    hidden = mx.concatenate(parts)[group.positions]
     if not _head_is_frozen(model):
         return plain_losses(lm_head(model, hidden), group.targets, penalties)
     vocabulary = model.model.embed_tokens.weight.shape[0]

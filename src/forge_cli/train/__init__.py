@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,12 +13,11 @@ from forge_cli.core.records import Example, Preference
 from forge_cli.models.adapters import (
     AdapterConfig,
     adapter_arrays,
-    residual_hash,
     save_adapters,
 )
 from forge_cli.models.backend import device_memory, mx
 from forge_cli.models.head_loss import Penalties
-from forge_cli.models.load import load_to_quantise, load_tokenizer, make_ready
+from forge_cli.models.load import load_to_quantise, load_tokenizer
 from forge_cli.models.quantise import check_quantiser
 from forge_cli.models.resolve import resolve
 from forge_cli.train.budget import MEASURED, Budget
@@ -94,6 +93,8 @@ def run(
     schedule: Kind = "cosine",
     decay: float = 0.2,
     accumulate: int = 1,
+    step_tokens: int = 0,
+    packing: bool = True,
     neftune: float = 0.0,
     gradient_checkpointing: bool = False,
     memory_limit: float | None = None,
@@ -118,6 +119,7 @@ def run(
             validation loss is always the plain mean over all tokens of the answers. "dpo"
             takes preferences and their loss by `beta`; those without a split are split by file.
         init, svd_iterations, alternations: see `train.inits`; "exact": the exact SVD.
+        step_tokens, packing: see `train.micro_batches`.
         targets, layers, rank_pattern: see `models.targets`.
         adapters: a run, or a folder of Forge's or PEFT's adapters to go on from; layers, ranks
             and scales are then theirs (see `train.continued`).
@@ -136,6 +138,7 @@ def run(
     data = make_data(
         examples, loss, valid_rows, span_weights=span_weights,
         penalties=Penalties(label_smoothing, z_loss), valid_share=valid_share, seed=seed, beta=beta,
+        packing=packing,
     )  # fmt: skip
     check_quantiser(bits=bits, group_size=group_size, mode=quant_mode)
     trackers = make_trackers(track)  # one that is missing should not cost a model's loading
@@ -160,19 +163,19 @@ def run(
         rank_pattern=rank_pattern, reporter=reporter,
         settings=StartSettings(seed, svd_iterations, alternations, starts),
     )  # fmt: skip
-    make_ready(loaded)
-    config = replace(config, residual_sha256=residual_hash(loaded.model))
     data.start(loaded.model, out, reporter)
-    plan = plan_steps(data.train, steps=steps, epochs=epochs, accumulate=accumulate, seed=seed)
+    plan = plan_steps(
+        data.train, steps=steps, epochs=epochs, accumulate=accumulate, seed=seed,
+        step_tokens=step_tokens,
+    )  # fmt: skip
     if gradient_checkpointing:
         checkpoint_blocks(loaded.model)
-    reporter.note(
-        f"{data.about}, {len(plan)} steps, {len(config.modules)} adapters of rank {rank} ({init})"
-    )
+    title = f"{init}, rank {rank}"
+    reporter.note(f"{data.about}, {len(plan)} steps, {len(config.modules)} adapters ({title})")
     own = make_callbacks(
         loaded, data.samples,
         lambda: save_adapters(folder, config, adapter_arrays(loaded.model), initial),
-        title=f"{out.name}: {init}, rank {rank}", memory_bytes=memory_bytes, patience=patience,
+        title=f"{out.name}: {title}", memory_bytes=memory_bytes, patience=patience,
         min_delta=min_delta, sample_every=sample_every, sample_rows=sample_rows,
     )  # fmt: skip
     if budget:

@@ -16,7 +16,7 @@ from forge_cli.models.adapters import (
     residual_hash,
 )
 from forge_cli.models.backend import mx
-from forge_cli.models.load import Loaded
+from forge_cli.models.load import Loaded, make_ready
 from forge_cli.models.peft import adapter_folder, is_peft, read_either
 from forge_cli.models.targets import get_module, linear_layers
 from forge_cli.train.initial import start_adapters
@@ -37,14 +37,21 @@ def put_adapters(
     Args:
         folder: of the run's own adapters; with `resumed` their A₀, B₀ are taken again.
         adapters: to go on from (None: fresh ones, see `start_adapters` for `fresh`).
+
+    Returns:
+        The config with the hash of the residual, and A₀, B₀.
     """
     if adapters:
         # What is given may have changed since the run began.
-        return continue_adapters(loaded, config, folder if resumed else adapters, reporter)
-    return start_adapters(
-        loaded.model, config, initial=load_initial(folder) if resumed else {},
-        stored=loaded.stored_as(config.quantiser), reporter=reporter, **fresh,
-    )  # fmt: skip
+        source = folder if resumed else adapters
+        config, initial = continue_adapters(loaded, config, source, reporter)
+    else:
+        config, initial = start_adapters(
+            loaded.model, config, initial=load_initial(folder) if resumed else {},
+            stored=loaded.stored_as(config.quantiser), reporter=reporter, **fresh,
+        )  # fmt: skip
+    make_ready(loaded)
+    return replace(config, residual_sha256=residual_hash(loaded.model)), initial
 
 
 def continue_adapters(

@@ -12,11 +12,12 @@ from forge_cli.core.events import Reporter
 from forge_cli.core.records import Example, Preference
 from forge_cli.models.backend import nn
 from forge_cli.models.head_loss import Penalties
+from forge_cli.models.packing import can_pack
 from forge_cli.models.spans import SpanWeights
 from forge_cli.train.batches import make_groups
 from forge_cli.train.dpo import make_pairs, pair_loss, split_pairs, with_reference
 from forge_cli.train.memory_plan import Load, load_of
-from forge_cli.train.micro_batches import Batch, Loss, as_batches, group_loss
+from forge_cli.train.micro_batches import Batch, Loss, as_batches, group_loss, pack_singles
 
 
 class Data(Protocol):
@@ -55,12 +56,13 @@ def make_data(
     valid_share: float,
     seed: int,
     beta: float,
+    packing: bool = False,
 ) -> Data:
     """The data for `loss`: sft, raft or dpo; see `Rows` and `Pairs`."""
     if loss == "dpo":
         return Pairs(examples, valid_rows, valid_share=valid_share, seed=seed, beta=beta)
     weights = SpanWeights(*span_weights) if loss == "raft" else None
-    return Rows(examples, valid_rows, weights, penalties)
+    return Rows(examples, valid_rows, weights, penalties, packing)
 
 
 class Rows:
@@ -68,6 +70,7 @@ class Rows:
 
     Args:
         valid_rows: of the validation rows, the first so many.
+        packing: whether training rows that share no context run together.
         weights: of the parts of an answer (None: all tokens count alike).
 
     Raises:
@@ -80,6 +83,7 @@ class Rows:
         valid_rows: int,
         weights: SpanWeights | None,
         penalties: Penalties,
+        packing: bool = False,
     ) -> None:
         rows = [example for example in examples if isinstance(example, Example)]
         self._train = [e for e in rows if e.split == "train"]
@@ -90,7 +94,7 @@ class Rows:
                 "needed",
                 "run forge validate first; a very small repository has too few files to split",
             )
-        self._weights = weights
+        self._weights, self._packing = weights, packing
         self.loss: Loss = partial(group_loss, penalties=penalties)
         self.valid_loss: Loss = group_loss
         self.samples = self._valid
@@ -101,11 +105,20 @@ class Rows:
         valid = make_groups(self._valid, tokenizer, max_tokens=max_tokens)
         self.train = as_batches(train, self._train)
         self.valid = as_batches(valid, self._valid)
-        self.loads = [load_of(group) for group in (*train, *valid)]
+        self._packed = pack_singles(self.train, max_tokens) if self._packing else self.train
+        batches = (*self.train, *self._packed, *self.valid)
+        self.loads = [load_of(batch.data) for batch in batches]
         self.about = f"{len(self._train)} rows in {len(train)} contexts"
 
     def start(self, model: nn.Module, out: Path, reporter: Reporter) -> None:
-        """Nothing depends on the model."""
+        """Rows are packed where the model leaves packed rows apart."""
+        if len(self._packed) == len(self.train):
+            return
+        if not can_pack(model):
+            reporter.note("packing: not with this model's positions; rows run one by one")
+            return
+        reporter.note(f"packing: {len(self.train)} batches become {len(self._packed)}")
+        self.train = self._packed
 
 
 class Pairs:

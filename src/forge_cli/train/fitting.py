@@ -53,7 +53,7 @@ def fit_memory(
     if alone.peak > limit:
         needed = f"needs about {gb(alone.peak)}, {gb(limit)} may be used"
         raise UsageError(f"memory: training {needed}", _advice(shapes, how, loads, limit, scale))
-    tokens = max(load.prefix + load.alone.rows * load.length for load in loads)
+    tokens = max(load.alone.prefix + load.alone.tokens for load in loads)
     return Fit(alone, tokens)
 
 

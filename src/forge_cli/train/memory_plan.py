@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from forge_cli.models.attention import block_bytes
 from forge_cli.models.backend import on_gpu
@@ -35,6 +35,7 @@ class Load:
     Attributes:
         prefix: tokens of the context that the rows share (0: nothing is shared).
         rows: in the pass. length: tokens of the longest behind the prefix.
+        tokens: of all behind the prefix, padding included.
         supervised: tokens that carry loss, over all rows.
         whole: whether its rows must run together, as those of a pair.
     """
@@ -42,6 +43,7 @@ class Load:
     prefix: int
     rows: int
     length: int
+    tokens: int
     supervised: int
     whole: bool = False
 
@@ -50,19 +52,24 @@ class Load:
         """One of its rows behind the context: what a pass can be cut down to."""
         if self.whole:
             return self
-        return replace(self, rows=1, supervised=math.ceil(self.supervised / self.rows))
+        supervised = math.ceil(self.supervised / self.rows)
+        # One row shares with nobody: all its tokens are its own.
+        length = self.prefix + self.length
+        return Load(0, 1, length, length, supervised)
 
 
 def load_of(group: Group, *, whole: bool = False) -> Load:
     """What a group of rows puts through the model."""
-    rows, length = group.branches.shape
-    return Load(int(group.prefix.shape[1]), rows, length, int(group.targets.size), whole)
+    prefix, rows = int(group.prefix.shape[1]), 1 if group.packed else len(group.of)
+    length = max(len(row.ids) - 1 for row in group.of) - prefix
+    tokens = sum(branch.size for branch in group.branches)
+    return Load(prefix, rows, length, tokens, int(group.targets.size), whole)
 
 
 def fullest_load(max_tokens: int, rows: int) -> Load:
     """A context of `rows` questions that fills `max_tokens`, for a plan without data."""
     length = min(160, max_tokens // 2)
-    return Load(max_tokens - length, rows, length, rows * length // 2)
+    return Load(max_tokens - length, rows, length, rows * length, rows * length // 2)
 
 
 @dataclass(frozen=True)
@@ -160,11 +167,11 @@ def _activations(
     token = _token_floats(shapes, ends)
     if how.dora or how.init == "dora":  # the output before its magnitude
         token += sum(out for name, (out, _) in shapes.linears.items() if name.split(".")[1] in ends)
-    tokens = load.rows * load.length
+    tokens = load.tokens
     kv = 2 * shapes.kv_heads * shapes.head_dim
     # Of the last block the context gives keys and values only.
     context = load.prefix * (token * (deep - 1) + kv + 2 * shapes.hidden)
-    copies = load.rows * (load.prefix + load.length) * kv if load.prefix else 0
+    copies = (load.rows * load.prefix + tokens) * kv if load.prefix else 0
     # Metal's fused attention does not train: MLX keeps the probabilities there. (Not measured.)
     pairs = load.prefix**2 + tokens * (load.prefix + load.length)
     copies += shapes.heads * pairs if gpu else 0

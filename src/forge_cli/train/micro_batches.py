@@ -12,7 +12,8 @@ from forge_cli.core.records import Example
 from forge_cli.models.answer_losses import by_context
 from forge_cli.models.backend import mx, nn
 from forge_cli.models.head_loss import NONE, Penalties
-from forge_cli.models.shared_context import Group, token_losses
+from forge_cli.models.packing import fill_packs, pack_rows
+from forge_cli.models.shared_context import Group, group_rows, token_losses
 from forge_cli.train.batches import order
 
 # (model, data of a batch) → sum of the losses of its supervised tokens, and their count.
@@ -54,7 +55,7 @@ def group_loss(
 
 def as_batch(group: Group, ids: Sequence[str]) -> Batch:
     """A group of rows with these ids."""
-    length = int(group.prefix.shape[1] + group.branches.shape[1])
+    length = max(len(row.ids) - 1 for row in group.of)
     return Batch(group, tuple(ids), group.tokens, int(group.targets.size), length)
 
 
@@ -66,17 +67,61 @@ def as_batches(groups: Sequence[Group], examples: Sequence[Example]) -> list[Bat
     ]
 
 
+def pack_singles(batches: Sequence[Batch], room: int) -> list[Batch]:
+    """Batches of one row put together, at most `room` tokens in one; the others as they are."""
+    singles = [batch for batch in batches if len(batch.ids) == 1]
+    packs = [[singles[i] for i in pack] for pack in fill_packs([b.tokens for b in singles], room)]
+    made = [
+        as_batch(pack_rows([b.data.of[0] for b in pack]), [b.ids[0] for b in pack])
+        if len(pack) > 1
+        else pack[0]
+        for pack in packs
+    ]
+    return [batch for batch in batches if len(batch.ids) > 1] + made
+
+
 def plan_steps(
-    batches: Sequence[Batch], *, steps: int | None, epochs: float, accumulate: int, seed: int
+    batches: Sequence[Batch],
+    *,
+    steps: int | None,
+    epochs: float,
+    accumulate: int,
+    seed: int,
+    step_tokens: int = 0,
 ) -> list[list[Batch]]:
-    """The batches of each optimiser step, `accumulate` each; the last step takes what is left.
+    """The batches of each optimiser step; the last step takes what is left.
 
     Args:
         steps: optimiser steps (None: `epochs` passes over the batches).
+        accumulate: batches of a step.
+        step_tokens: in place of it: a step takes batches while they have no more tokens than
+            this together, and at least one, up to the end of a pass (0: by `accumulate`).
     """
+    if step_tokens:
+        return _by_tokens(batches, steps, max(1, round(len(batches) * epochs)), seed, step_tokens)
     count = steps * accumulate if steps else max(1, round(len(batches) * epochs))
     chosen = [batches[index] for index in order(len(batches), count, seed)]
     return [chosen[start : start + accumulate] for start in range(0, count, accumulate)]
+
+
+def _by_tokens(
+    batches: Sequence[Batch], steps: int | None, count: int, seed: int, step_tokens: int
+) -> list[list[Batch]]:
+    # Each step takes at least one batch, so this many are enough for any number of steps.
+    most = count if steps is None else steps * len(batches)
+    plan: list[list[Batch]] = []
+    room = 0
+    for number, index in enumerate(order(len(batches), most, seed)):
+        batch = batches[index]
+        # A new pass over the batches begins a new step.
+        if batch.tokens > room or number % len(batches) == 0:
+            if len(plan) == steps:
+                break
+            plan.append([])
+            room = step_tokens
+        plan[-1].append(batch)
+        room -= batch.tokens
+    return plan
 
 
 def split_batch(batch: Batch, max_tokens: int) -> list[Batch]:
@@ -95,19 +140,7 @@ def split_batch(batch: Batch, max_tokens: int) -> list[Batch]:
 
 
 def _cut(batch: Batch, parts: int) -> Iterator[Batch]:
-    group: Group = batch.data
-    at_row, at_column = np.array(group.rows), np.array(group.columns)
+    make = pack_rows if batch.data.packed else group_rows
     for share in np.array_split(np.arange(len(batch.ids)), parts):
-        first, last = int(share[0]), int(share[-1])
-        own = (at_row >= first) & (at_row <= last)
-        width = int(at_column[own].max()) + 1 if own.any() else group.branches.shape[1]
-        part = Group(
-            prefix=group.prefix,
-            branches=group.branches[first : last + 1, :width],
-            rows=mx.array(at_row[own] - first, dtype=mx.int32),
-            columns=mx.array(at_column[own], dtype=mx.int32),
-            targets=mx.array(np.array(group.targets)[own], dtype=mx.int32),
-            counts=group.counts[first : last + 1],
-            weights=None if group.weights is None else mx.array(np.array(group.weights)[own]),
-        )
-        yield as_batch(part, batch.ids[first : last + 1])
+        first, last = int(share[0]), int(share[-1]) + 1
+        yield as_batch(make(batch.data.of[first:last]), batch.ids[first:last])

@@ -44,9 +44,10 @@ def preview(
     Raises:
         UsageError: they do not fit. ForgeError: a row that is too long, no rows of a split.
     """
+    names = ("span_weights", "valid_share", "seed", "beta", "packing")
     data = make_data(
         examples, settings["loss"], settings["valid_rows"], penalties=Penalties(),
-        **{name: settings[name] for name in ("span_weights", "valid_share", "seed", "beta")},
+        **{name: settings[name] for name in names},
     )  # fmt: skip
     tokenizer = load_tokenizer(resolve(settings["model"], reporter=reporter))
     data.tokenise(tokenizer, settings["max_tokens"])
