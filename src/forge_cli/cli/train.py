@@ -20,6 +20,7 @@ from forge_cli.cli._options import (
 )
 from forge_cli.cli._output import Output
 from forge_cli.cli._run import emit, show_comparison
+from forge_cli.core.ranks import find_place
 
 
 def train(
@@ -89,6 +90,11 @@ def train(
     }
     resolved = settings(flags, recipe)
     from forge_cli import pipeline
+
+    place = find_place()
+    if place and place.rank:
+        pipeline.follow(resolved)
+        return
 
     if dry_run:
         from forge_cli.pipeline.dry_run import plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,7 +13,6 @@ from forge_cli.core.records import Example, Preference
 from forge_cli.models.adapters import (
     AdapterConfig,
     adapter_arrays,
-    residual_hash,
     save_adapters,
 )
 from forge_cli.models.backend import device_memory, mx
@@ -26,6 +25,13 @@ from forge_cli.train.callbacks import Callback, make_callbacks, make_trackers
 from forge_cli.train.checkpoint import Progress, checkpoints
 from forge_cli.train.continued import put_adapters
 from forge_cli.train.data import make_data
+from forge_cli.train.distributed import ALONE, World
+from forge_cli.train.distributed.sharing import (
+    must_agree,
+    own_callbacks,
+    share_run,
+    start_together,
+)
 from forge_cli.train.fitting import check_memory
 from forge_cli.train.gradient_checkpointing import checkpoint_blocks
 from forge_cli.train.initial import StartSettings
@@ -107,6 +113,7 @@ def run(
     callbacks: Sequence[Callback] = (),
     cache: Path | None = None,
     reporter: Reporter = SILENT,
+    world: World = ALONE,
 ) -> TrainResult:
     """Train on the rows of split "train"; the best on split "valid" is kept in `out`/adapters.
 
@@ -124,6 +131,8 @@ def run(
         budget: seconds; of the steps only so many are taken as fit (see `train.budget`), and
             the warm-up is the steps that are measured for it.
         bits, quant_mode, group_size: see `models.quantise`.
+        world: the processes that train together (see `train.distributed`). Rank 0 writes; the
+            `out` of the others is a folder of their own, and `accumulate` at least their number.
         cache: folder that keeps, for other runs, the SVDs of an init and what memory was taken.
 
     Raises:
@@ -132,6 +141,7 @@ def run(
         ForgeError: no training or validation rows, a row that is too long, a loss that is
             not a number, a model that cannot be loaded, too little memory.
     """
+    must_agree(world, locals(), reporter)
     started, starts = time.monotonic(), cache / "starts" if cache else None
     data = make_data(
         examples, loss, valid_rows, span_weights=span_weights,
@@ -154,15 +164,16 @@ def run(
         group_size=group_size, mode=quant_mode, modules=[], rslora=rslora, dora=dora,
     )  # fmt: skip
     folder = out / "adapters"
-    config, initial = put_adapters(
+    share_run(world, out, reporter)
+    config, initial = start_together(world, loaded, out, reporter, lambda: put_adapters(
         loaded, config, folder, resumed=bool(checkpoints(out / "checkpoints")),
         adapters=Path(adapters) if adapters else None, targets=targets, layers=layers,
         rank_pattern=rank_pattern, reporter=reporter,
         settings=StartSettings(seed, svd_iterations, alternations, starts),
-    )  # fmt: skip
-    config = replace(config, residual_sha256=residual_hash(loaded.model))
+    ))  # fmt: skip
     data.start(loaded.model, out, reporter)
-    plan = plan_steps(data.train, steps=steps, epochs=epochs, accumulate=accumulate, seed=seed)
+    plan = plan_steps(data.train, steps=steps, epochs=epochs, seed=seed,
+                      accumulate=max(accumulate, world.size))  # fmt: skip
     if gradient_checkpointing:
         checkpoint_blocks(loaded.model)
     reporter.note(
@@ -184,8 +195,9 @@ def run(
                 optimiser, loaded.model, weight_decay=weight_decay
             ), schedule=Schedule(learning_rate, len(plan), warmup, schedule, decay), clip=clip,
             valid_every=valid_every, out=out, reporter=reporter,
-            callbacks=[*own, *measure(plan), *trackers, *callbacks], save_every=save_every,
-            keep_last=keep_last, max_tokens=fits.max_tokens if fits else 0,
+            callbacks=own_callbacks(world, [*own, *measure(plan), *trackers, *callbacks]),
+            save_every=save_every, keep_last=keep_last, world=world,
+            max_tokens=fits.max_tokens if fits else 0,
             around=Neftune(loaded.model, neftune, seed) if neftune else nothing,
         )
     )  # fmt: skip
