@@ -1,14 +1,14 @@
 """One of several processes that train a tiny model together; see tests/mlx/test_distributed.py.
 
-    MLX_RANK=… MLX_HOSTFILE=… python tests/rank.py MODEL RUN [key=value …]
+    MLX_RANK=… MLX_HOSTFILE=… python tests/rank.py RUN [key=value …]
 
-A value is a setting of `train.run` in JSON, or one of: die=RANK:STEP (SIGKILL in the middle of
-that step), hang=RANK:STEP (SIGSTOP), stop=RANK:STEP (SIGTERM), missed=N (beats to wait).
+Keys: steps=N; die=RANK:STEP (SIGKILL in that step), hang=RANK:STEP (SIGSTOP), stop=RANK:STEP
+(SIGTERM), fault=RANK:STEP (a ForgeError), limit=RANK:TOKENS (of a pass, on that rank),
+missed=N (beats to wait for), together=N (seconds to wait for the others).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -16,36 +16,43 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from forge_cli import train
 from forge_cli.core.errors import ForgeError
+from forge_cli.core.events import SILENT
 from forge_cli.core.ranks import find_place
-from forge_cli.train.distributed import ALONE, Lost, join, link
+from forge_cli.models.adapters import adapter_arrays, save_arrays
+from forge_cli.models.backend import mx
+from forge_cli.train.callbacks import Callback
+from forge_cli.train.callbacks.metrics import Metrics
+from forge_cli.train.distributed import ALONE, Lost, World, join, link
+from forge_cli.train.distributed.sharing import share_run
+from forge_cli.train.loop import fit
+from forge_cli.train.neftune import Neftune
 from forge_cli.train.step import Stepper
-from tiny_train import example
+from tiny_loop import batch, loop_of, tuned_model
 
-SETTINGS = {
-    "rank": 4, "steps": 6, "learning_rate": 5e-3, "valid_every": 3, "layers": 0,
-    "targets": ("q_proj", "v_proj", "down_proj"), "accumulate": 3, "save_every": 1,
-    "neftune": 5.0,
-}  # fmt: skip
 _SIGNALS = {"die": signal.SIGKILL, "hang": signal.SIGSTOP, "stop": signal.SIGTERM}
 
 
-def rows() -> list[Any]:
-    """Seven contexts of different sizes to train on, two to validate."""
-    found = [example(c, q, size=6 + 3 * c) for c in range(7) for q in range(1 + c % 3)]
-    return found + [example(20 + c, q, "valid") for c in range(2) for q in range(2)]
+def plan(steps: int) -> list[list[Any]]:
+    """Three batches a step of different sizes, and one that is alone at the end."""
+    found = [
+        [batch(1 + (s + b) % 3, context=3 * s + b, prefix=30 + 9 * b) for b in range(3)]
+        for s in range(steps - 1)
+    ]
+    return [*found, [batch(2, context=50)]]
 
 
-def at_step(kind: str, rank: int, step: int, own: int) -> None:
-    """Send this process a signal in that step, once its own gradients are there."""
+def at_step(kind: str, step: int) -> None:
+    """Let that happen in this step, once the gradients of this rank are there."""
     add = Stepper._over_all_ranks
     seen = 0
 
     def adding(self: Stepper) -> Any:
         nonlocal seen
         seen += 1
-        if seen == step and own == rank:
+        if seen == step and kind == "fault":
+            raise ForgeError("the loss of row 7 is not a number", "look at it")
+        if seen == step:
             os.kill(os.getpid(), _SIGNALS[kind])
         return add(self)
 
@@ -57,35 +64,50 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def main(model: str, out: str, *options: str) -> int:
+def train(out: Path, world: World, steps: int, limit: int) -> None:
+    """Train to the end; rank 0 leaves the adapters in `out`."""
+    share_run(world, out, SILENT)
+    model = tuned_model()
+    callbacks: list[Callback] = [] if world.rank else [Metrics()]
+    loop = loop_of(
+        out, plan(steps), model, callbacks=callbacks, world=world, keep_last=9,
+        around=Neftune(model, 5.0, 3), max_tokens=limit, valid_every=3,
+        valid=[batch(2, context=90), batch(1, context=91, prefix=60)],
+    )  # fmt: skip
+    progress = fit(loop)
+    if world.rank == 0:
+        save_arrays(out / "adapters.safetensors", adapter_arrays(model))
+    print(f"rank {world.rank} of {world.size}: {progress.step} steps, {progress.max_tokens} limit")
+
+
+def main(out: str, *options: str) -> int:
     """Train; the exit code."""
     signal.signal(signal.SIGTERM, interrupt)
+    mx.random.seed(0)
     place = find_place()
-    settings: dict[str, Any] = dict(SETTINGS)
+    rank, steps, limit = place.rank if place else 0, 6, 0
     for option in options:
         name, _, value = option.partition("=")
-        if name in _SIGNALS:
-            rank, step = map(int, value.split(":"))
-            at_step(name, rank, step, place.rank if place else 0)
+        who, _, at = value.partition(":")
+        if name == "steps":
+            steps = int(value)
         elif name == "missed":
             link.MISSED = int(value)
-        else:
-            settings[name] = json.loads(value)
+        elif name == "together":
+            link.MEETING = float(value)
+        elif name == "limit":
+            limit = int(at) if rank == int(who) else 0
+        elif rank == int(who):
+            at_step(name, int(at))
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            own = Path(scratch) if place and place.rank else Path(out)
-            world = join(place) if place else ALONE
-            with world.session():
-                result = train.run(rows(), out=own, model=model, world=world, **settings)
+        world = join(place) if place else ALONE
+        with world.session(), tempfile.TemporaryDirectory() as scratch:
+            train(Path(scratch if rank else out), world, steps, limit)
     except KeyboardInterrupt:
         return 130
     except ForgeError as error:
-        print(
-            f"rank {place.rank if place else 0} error: {error.message} ({error.hint})",
-            file=sys.stderr,
-        )
+        print(f"error: {error.message}", file=sys.stderr)
         return 3 if isinstance(error, Lost) else error.exit_code
-    print(json.dumps({"steps": result.steps, "rows": result.rows, "sent": world.sent}))
     return 0
 
 

@@ -27,6 +27,7 @@ from forge_cli.train.continued import put_adapters
 from forge_cli.train.data import make_data
 from forge_cli.train.distributed import ALONE, World
 from forge_cli.train.distributed.sharing import (
+    batches_a_step,
     must_agree,
     own_callbacks,
     share_run,
@@ -172,8 +173,8 @@ def run(
         settings=StartSettings(seed, svd_iterations, alternations, starts),
     ))  # fmt: skip
     data.start(loaded.model, out, reporter)
-    plan = plan_steps(data.train, steps=steps, epochs=epochs, seed=seed,
-                      accumulate=max(accumulate, world.size))  # fmt: skip
+    accumulate = batches_a_step(world, accumulate, reporter)
+    plan = plan_steps(data.train, steps=steps, epochs=epochs, accumulate=accumulate, seed=seed)
     if gradient_checkpointing:
         checkpoint_blocks(loaded.model)
     reporter.note(
@@ -194,10 +195,9 @@ def run(
             valid=data.valid, optimiser=make_optimiser(
                 optimiser, loaded.model, weight_decay=weight_decay
             ), schedule=Schedule(learning_rate, len(plan), warmup, schedule, decay), clip=clip,
-            valid_every=valid_every, out=out, reporter=reporter,
+            valid_every=valid_every, out=out, reporter=reporter, world=world,
             callbacks=own_callbacks(world, [*own, *measure(plan), *trackers, *callbacks]),
-            save_every=save_every, keep_last=keep_last, world=world,
-            max_tokens=fits.max_tokens if fits else 0,
+            save_every=save_every, keep_last=keep_last, max_tokens=fits.max_tokens if fits else 0,
             around=Neftune(loaded.model, neftune, seed) if neftune else nothing,
         )
     )  # fmt: skip

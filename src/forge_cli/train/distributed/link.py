@@ -149,16 +149,17 @@ class Link:
 
 
 def meet(
-    place: Place, *, patience: float = MEETING, watch: Callable[[], None] = lambda: None
+    place: Place, *, patience: float = 0.0, watch: Callable[[], None] = lambda: None
 ) -> dict[int, socket.socket]:
     """Connect all ranks with rank 0, at the address that its ring is to have afterwards.
 
     Args:
-        patience: seconds to wait. watch: called while it waits, may raise.
+        patience: seconds to wait (0: `MEETING`). watch: called while it waits, may raise.
 
     Raises:
         ForgeError: some did not come, or an address is taken.
     """
+    patience = patience or MEETING
     until = time.monotonic() + patience
     _must_be_free(place)
     if place.rank:

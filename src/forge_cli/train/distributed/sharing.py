@@ -75,6 +75,13 @@ def _short(value: Any) -> str:
     return str(value) if len(str(value)) < 60 else f"{str(value)[:57]}..."
 
 
+def batches_a_step(world: World, accumulate: int, reporter: Reporter) -> int:
+    """`accumulate`, but at least one for each rank: the step is then a larger one."""
+    if accumulate < world.size:
+        reporter.note(f"accumulate {accumulate}: {world.size} batches a step, one for each process")
+    return max(accumulate, world.size)
+
+
 def own_callbacks(world: World, callbacks: Sequence[Callback]) -> list[Callback]:
     """Those that a rank calls: all on rank 0, what guards the memory on the others."""
     return [c for c in callbacks if world.rank == 0 or isinstance(c, Memory)]
