@@ -45,6 +45,7 @@ def leading(reporter: Reporter, watch: Callable[[], None] = lambda: None) -> Ite
 
 def send_rows(world: World, rows: Rows) -> None:
     """Give the rows to train on to the other ranks, which wait for them in `follow`."""
+    world.call()
     world.broadcast("\n".join(row.model_dump_json() for row in rows).encode())
 
 
@@ -59,17 +60,17 @@ def follow(resolved: Resolved) -> None:
     assert place is not None
     from forge_cli import train as stage
     from forge_cli.pipeline import train_settings
-    from forge_cli.train.distributed import Done, Lost, join
+    from forge_cli.train.distributed import Lost, join
 
     world = join(place)
     try:
         with world.session(), tempfile.TemporaryDirectory(prefix="forge-rank-") as scratch:
+            if not world.rest():
+                return
             found = map(ANY.validate_json, world.broadcast(b"").splitlines())
             rows = [row for row in found if isinstance(row, Example | Preference)]
             settings = train_settings(with_adapters(resolved).settings)
             stage.run(rows, out=Path(scratch), world=world, **settings)
-    except Done:
-        return
     except Lost as error:
         if error.told:
             raise SystemExit(error.exit_code) from None

@@ -51,16 +51,14 @@ def started(hosts: Sequence[str], arguments: Sequence[str]) -> Iterator[Callable
         file = Path(folder) / "hosts.json"
         file.write_text(ring, encoding="utf-8")
         before = dict(os.environ)
-        os.environ |= {"MLX_HOSTFILE": str(file), "MLX_RANK": "0"}
+        os.environ |= {"MLX_HOSTFILE": str(file), "MLX_RANK": "0"} | _threads(addresses)
         try:
             for rank, host in enumerate(hosts[1:], 1):
                 processes.append(_start(rank, host, _is_here(addresses[rank]), command, ring))
             yield lambda: _must_live(hosts, processes)
         finally:
-            for name in ("MLX_HOSTFILE", "MLX_RANK"):
-                os.environ.pop(name)
-                if name in before:
-                    os.environ[name] = before[name]
+            os.environ.clear()
+            os.environ |= before
             _end(processes)
 
 
@@ -99,6 +97,15 @@ def find_addresses(hosts: Sequence[str]) -> list[str]:
             "give this machine's address in the network instead",
         )
     return found
+
+
+def _threads(addresses: Sequence[str]) -> dict[str, str]:
+    """The processor's cores shared out, where several ranks run on this machine."""
+    here = sum(map(_is_here, addresses))
+    if here == 1 or "OPENBLAS_NUM_THREADS" in os.environ:
+        return {}
+    each = str(max(1, (os.cpu_count() or 1) // here))
+    return {"OPENBLAS_NUM_THREADS": each, "OMP_NUM_THREADS": each}
 
 
 def _is_here(address: str) -> bool:

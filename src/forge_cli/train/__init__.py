@@ -152,7 +152,7 @@ def run(
     trackers = make_trackers(track)  # one that is missing should not cost a model's loading
     mx.reset_peak_memory()
     mx.random.seed(seed)
-    memory_bytes = int(memory_limit * 1e9) if memory_limit else device_memory()
+    memory_bytes = int(memory_limit * 1e9) if memory_limit else device_memory() // world.here
     data.tokenise(load_tokenizer(resolve(model, reporter=reporter)), max_tokens)
     how = Training(
         rank, rank_pattern, targets, layers, bits, group_size, init, optimiser, dora,

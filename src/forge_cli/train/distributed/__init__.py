@@ -6,6 +6,6 @@ deal      which rank runs which batches                sharing  what rank 0 has 
 
 from forge_cli.train.distributed.deal import deal
 from forge_cli.train.distributed.link import Lost
-from forge_cli.train.distributed.world import ALONE, Done, World, join
+from forge_cli.train.distributed.world import ALONE, World, join
 
-__all__ = ["ALONE", "Done", "Lost", "World", "deal", "join"]
+__all__ = ["ALONE", "Lost", "World", "deal", "join"]

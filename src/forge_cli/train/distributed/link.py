@@ -47,7 +47,10 @@ class Link:
 
     Args:
         peers: sockets by rank: all others on rank 0, rank 0 alone on the others.
-        cut: called once when `fault` or `done` is set: wakes a collective that would hang.
+        cut: called once when `fault` is set: wakes a collective that would hang.
+
+    Attributes:
+        fault: the first rank that was lost, and why. done: rank 0 ended well.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Link:
         self._cut, self._peers, self._finished = cut, dict(peers), set[int]()
         self._silent = dict.fromkeys(peers, 0)
         self._buffers = dict.fromkeys(peers, b"")
-        self._ended, self._news = threading.Event(), threading.Event()
+        self._ended, self._lost, self._called = (threading.Event() for _ in range(3))
         self._selector = selectors.DefaultSelector()
         for number, peer in self._peers.items():
             peer.setblocking(False)
@@ -67,7 +70,18 @@ class Link:
 
     def wait(self, seconds: float = 3.0) -> None:
         """Wait until it is known why a collective failed: the ring notices first, but not why."""
-        self._news.wait(seconds)
+        self._lost.wait(seconds)
+
+    def rest(self) -> bool:
+        """Wait for rank 0's word, which may take hours; whether there is something to do."""
+        while not self._called.wait(1.0):  # not for ever: Ctrl-C must get through
+            pass
+        return not self.done
+
+    def call(self) -> None:
+        """Let the others, which rest, go on."""
+        for number in list(self._peers):
+            self._send(number, {"call": 1})
 
     def leave(self, **why: Any) -> None:
         """Tell the others that this rank ends: done, or failed with a message."""
@@ -130,8 +144,9 @@ class Link:
             self._finished.add(number)
             if number == 0:
                 self.done = True
-                self._news.set()
-                self._cut()
+                self._called.set()
+        elif "call" in message:
+            self._called.set()
         elif "failed" in message:
             self._finished.add(number)
             self._lose(
@@ -144,7 +159,8 @@ class Link:
     def _lose(self, message: str, hint: str = _AGAIN, **how: bool) -> None:
         if self.fault is None:
             self.fault = Lost(message, hint, **how)
-            self._news.set()
+            self._lost.set()
+            self._called.set()
             self._cut()
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ class World:
 
     Attributes:
         rank: of this process; rank 0 alone writes. size: how many there are.
+        here: how many of them run on this machine.
         sent: bytes that this rank has sent for sums so far, by the ring's way of summing.
     """
 
@@ -40,6 +42,8 @@ class World:
     ) -> None:
         self.rank, self.size, self.sent = rank, size, 0
         self._group, self._link = group, link
+        machine = f"{socket.gethostname()} {uuid.getnode()}"
+        self.here = self.gather(machine).count(machine)
 
     @property
     def watched(self) -> bool:
@@ -60,6 +64,21 @@ class World:
             # The same launcher must not cut the way out, on which a checkpoint is saved.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise fault
+
+    def rest(self) -> bool:
+        """Wait, without work for the processor, until rank 0 calls; false: it ended instead.
+
+        Raises:
+            Lost: a rank is gone.
+        """
+        called = self._link.rest() if self._link else True
+        self.check()
+        return called
+
+    def call(self) -> None:
+        """Let the ranks that rest go on."""
+        if self._link:
+            self._link.call()
 
     def sum(self, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
         """Add up the ranks' float32 arrays; all get the same bits. In one message.
@@ -138,8 +157,6 @@ class World:
         except RuntimeError as error:
             if self._link:
                 self._link.wait()
-                if self._link.done:
-                    raise Done from None
             self.check()
             raise Lost(f"rank {self.rank}: {error}") from None
 
@@ -162,10 +179,6 @@ class World:
         finally:
             if self._link:
                 self._link.leave(**why)
-
-
-class Done(Exception):
-    """Rank 0 ended well, and there is nothing for this rank to do any more."""
 
 
 ALONE = World()
