@@ -9,10 +9,12 @@ missed=N (beats to wait for), together=N (seconds to wait for the others).
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import sys
 import tempfile
+import types
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,15 @@ from forge_cli.train.step import Stepper
 from tiny_loop import batch, loop_of, tuned_model
 
 _SIGNALS = {"die": signal.SIGKILL, "hang": signal.SIGSTOP, "stop": signal.SIGTERM}
+
+
+def without_tokenizers() -> None:
+    """Import mlx_lm.models alone: the rest of mlx_lm takes longer than all that is done here."""
+    package = types.ModuleType("mlx_lm")
+    found = importlib.util.find_spec("mlx_lm")
+    assert found and found.submodule_search_locations
+    package.__path__ = list(found.submodule_search_locations)
+    sys.modules["mlx_lm"] = package
 
 
 def plan(steps: int) -> list[list[Any]]:
@@ -82,6 +93,7 @@ def train(out: Path, world: World, steps: int, limit: int) -> None:
 
 def main(out: str, *options: str) -> int:
     """Train; the exit code."""
+    without_tokenizers()
     signal.signal(signal.SIGTERM, interrupt)
     mx.random.seed(0)
     place = find_place()
