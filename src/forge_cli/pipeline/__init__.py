@@ -43,9 +43,9 @@ def train(
         run: the run directory (None: .forge/runs/ and the source's name).
         watch: called while other processes that train along are waited for, may raise.
     """
-    resolved = with_adapters(resolved)
-    _check_budget(resolved.settings)
-    with leading(reporter, watch) as world:
+    with leading(reporter, watch) as world:  # first, so that the others hear what is wrong
+        resolved = with_adapters(resolved)
+        _check_budget(resolved.settings)
         return _train(source, resolved, run, fresh, need_end, reporter, world)
 
 

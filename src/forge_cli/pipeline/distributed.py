@@ -60,7 +60,7 @@ def follow(resolved: Resolved) -> None:
     assert place is not None
     from forge_cli import train as stage
     from forge_cli.pipeline import train_settings
-    from forge_cli.train.distributed import Lost, join
+    from forge_cli.train.distributed import join
 
     world = join(place)
     try:
@@ -71,11 +71,7 @@ def follow(resolved: Resolved) -> None:
             rows = [row for row in found if isinstance(row, Example | Preference)]
             settings = train_settings(with_adapters(resolved).settings)
             stage.run(rows, out=Path(scratch), world=world, **settings)
-    except Lost as error:
-        if error.told:
-            raise SystemExit(error.exit_code) from None
-        raise
     except ForgeError as error:
-        if world.watched:
+        if world.told:
             raise SystemExit(error.exit_code) from None
         raise

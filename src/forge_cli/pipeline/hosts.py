@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +25,8 @@ from forge_cli.core.ranks import find_place
 # The port of rank n on another machine is this + n, as with mlx.launch.
 _PORT = 32323
 _LOOPBACK = "127."
-# Seconds that the others have to end once rank 0 did.
-_PATIENCE = 30
+# Seconds that the others have to end once rank 0 did, well or not.
+_PATIENCE, _SHORT = 30.0, 5.0
 
 
 @contextmanager
@@ -56,10 +57,11 @@ def started(hosts: Sequence[str], arguments: Sequence[str]) -> Iterator[Callable
             for rank, host in enumerate(hosts[1:], 1):
                 processes.append(_start(rank, host, _is_here(addresses[rank]), command, ring))
             yield lambda: _must_live(hosts, processes)
+            _end(processes, _PATIENCE)
         finally:
             os.environ.clear()
             os.environ |= before
-            _end(processes)
+            _end(processes, _SHORT)
 
 
 def find_addresses(hosts: Sequence[str]) -> list[str]:
@@ -160,10 +162,11 @@ def _must_live(hosts: Sequence[str], processes: Sequence[subprocess.Popen[bytes]
             )
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    until = time.monotonic() + seconds
     for process in processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_PATIENCE)
+            process.wait(max(0.0, until - time.monotonic()))
         if process.poll() is None:
             process.kill()
             process.wait()

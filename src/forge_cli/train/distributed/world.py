@@ -33,6 +33,7 @@ class World:
 
     Attributes:
         rank: of this process; rank 0 alone writes. size: how many there are.
+        told: set where a session failed: rank 0 tells the user.
         here: how many of them run on this machine.
         sent: bytes that this rank has sent for sums so far, by the ring's way of summing.
     """
@@ -41,14 +42,9 @@ class World:
         self, rank: int = 0, size: int = 1, group: Any = None, link: Link | None = None
     ) -> None:
         self.rank, self.size, self.sent = rank, size, 0
-        self._group, self._link = group, link
+        self._group, self._link, self.told = group, link, False
         machine = f"{socket.gethostname()} {uuid.getnode()}"
         self.here = self.gather(machine).count(machine)
-
-    @property
-    def watched(self) -> bool:
-        """Whether rank 0 hears of it where this rank fails."""
-        return self._link is not None and self._link.fault is None
 
     def check(self, *, interrupted: bool = False) -> None:
         """Raise `Lost` where another rank is gone.
@@ -178,6 +174,8 @@ class World:
             raise
         finally:
             if self._link:
+                fault = self._link.fault
+                self.told = fault is None or fault.told
                 self._link.leave(**why)
 
 
