@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from forge_cli.cli._options import (
 )
 from forge_cli.cli._output import Output
 from forge_cli.cli._run import emit, show_comparison
+from forge_cli.core.ranks import find_place
 
 
 def train(
@@ -44,6 +46,9 @@ def train(
     save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
     track: Annotated[
         list[str] | None, typer.Option(help="Also log to tensorboard, wandb, mlflow; repeatable.")
+    ] = None,
+    hosts: Annotated[
+        str | None, typer.Option(metavar="H1,H2", help="Train together: this machine, others.")
     ] = None,
     max_chars: Annotated[int | None, typer.Option(help="Largest chunk, in bytes.")] = None,
     distractors: Annotated[int | None, typer.Option(help="Beside each oracle document.")] = None,
@@ -82,6 +87,7 @@ def train(
         "accumulate": accumulate,
         "save_every": save_every,
         "track": track,
+        "hosts": hosts.split(",") if hosts is not None else None,
         "max_chars": max_chars,
         "distractors": distractors,
         "answer_rows": answer_rows,
@@ -91,6 +97,12 @@ def train(
     if resolved.chosen:
         output.note(resolved.chosen)
     from forge_cli import pipeline
+    from forge_cli.pipeline.hosts import started
+
+    place = find_place()
+    if place and place.rank:
+        pipeline.follow(resolved)
+        return
 
     if dry_run:
         from forge_cli.pipeline.dry_run import plan
@@ -101,9 +113,11 @@ def train(
             rows.append(["at the peak of a step", f"{sum(parts.values()) / 1e9:.2f}"])
             output.table(["memory", "GB"], rows, "What training would hold")
         return
-    done = pipeline.train(
-        source, resolved, run=run, fresh=fresh, need_end=not no_end, reporter=output
-    )
+    with started(resolved.settings.hosts, sys.argv[1:]) as watch:
+        done = pipeline.train(
+            source, resolved, run=run, fresh=fresh, need_end=not no_end, reporter=output,
+            watch=watch,
+        )  # fmt: skip
     show_comparison(done, output)
     if deploy:
         pipeline.export(done, resolved.settings, output)

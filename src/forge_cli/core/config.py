@@ -168,6 +168,9 @@ class Settings(BaseModel):
     track: list[Tracker] = Field(
         default_factory=list, description="also log to tensorboard, wandb or mlflow"
     )
+    hosts: list[str] = Field(
+        default_factory=list, description="machines that train together, this one first"
+    )
 
     suite: list[Suite] = Field(["raft"], description="eval suites")
     eval_rows: int = Field(200, ge=1, description="test rows for the loss, at the most")
@@ -184,7 +187,7 @@ class Settings(BaseModel):
 RUNTIME = {
     "jobs", "cache", "teacher_url", "teacher_jobs", "teacher_timeout", "teacher_price", "host",
     "to", "quant", "parity", "suite", "min_examples", "max_rejects", "min_quality", "memory_limit",
-    "save_every", "keep_last", "track",
+    "save_every", "keep_last", "track", "hosts",
 }  # fmt: skip
 _ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_RECIPE"}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge_cli.core.answer_form import SYSTEM
 from forge_cli.core.config import Resolved, Settings, cache_dir, parse_duration
@@ -17,6 +17,10 @@ from forge_cli.core.records import Example, Preference, as_example
 from forge_cli.core.run_dir import RunDir
 from forge_cli.pipeline.continued import with_adapters
 from forge_cli.pipeline.data import make_examples, mine_chunks, validated, with_data
+from forge_cli.pipeline.distributed import follow, leading, send_rows
+
+if TYPE_CHECKING:
+    from forge_cli.train.distributed import World
 
 RUNS = Path(".forge") / "runs"
 
@@ -29,6 +33,7 @@ def train(
     fresh: bool = False,
     need_end: bool = True,
     reporter: Reporter = SILENT,
+    watch: Callable[[], None] = lambda: None,
 ) -> RunDir:
     """From a repository to a judged model, or from examples to a trained one; resumes.
 
@@ -36,9 +41,18 @@ def train(
         source: a directory (mine, raft, validate, train, eval), or examples.jsonl or "-"
             (training alone); with loss dpo a file of preferences.
         run: the run directory (None: .forge/runs/ and the source's name).
+        watch: called while other processes that train along are waited for, may raise.
     """
-    resolved = with_adapters(resolved)
-    _check_budget(resolved.settings)
+    with leading(reporter, watch) as world:  # first, so that the others hear what is wrong
+        resolved = with_adapters(resolved)
+        _check_budget(resolved.settings)
+        return _train(source, resolved, run, fresh, need_end, reporter, world)
+
+
+def _train(
+    source: str, resolved: Resolved, run: Path | None, fresh: bool, need_end: bool,
+    reporter: Reporter, world: World | None,
+) -> RunDir:  # fmt: skip
     if source != "-" and Path(source).is_dir():
         if resolved.settings.loss == "dpo":
             raise UsageError(
@@ -51,7 +65,7 @@ def train(
         directory = _open(path.name or "root", str(path), resolved, run, fresh)
         with directory.locked():
             with_data(directory, path, resolved.settings, reporter)
-            fit(directory, resolved.settings, reporter)
+            fit(directory, resolved.settings, reporter, world)
             judge(directory, reporter)
         return directory
     if source != "-" and not Path(source).exists():
@@ -70,7 +84,7 @@ def train(
             check_splits(examples, source)
             write_records(examples, directory.file("data", _file_of(resolved.settings)))
             directory.finish("data", examples=len(examples))
-        fit(directory, resolved.settings, reporter)
+        fit(directory, resolved.settings, reporter, world)
     return directory
 
 
@@ -127,7 +141,7 @@ def check_splits(examples: Sequence[Example | Preference], source: str) -> None:
         )
 
 
-def fit(run: RunDir, s: Settings, reporter: Reporter) -> None:
+def fit(run: RunDir, s: Settings, reporter: Reporter, world: World | None = None) -> None:
     """The train stage over data/examples.jsonl, once; an interrupted one resumes."""
     if run.is_done("train"):
         reporter.note(f"{run.path}: already trained; --fresh starts over")
@@ -138,9 +152,15 @@ def fit(run: RunDir, s: Settings, reporter: Reporter) -> None:
     run.state["model_files"] = fingerprint(resolve_model(s, reporter))
     run.save()
     started = time.monotonic()
+    from forge_cli.train.distributed import ALONE
+
+    rows = read_rows(str(run.file("data", _file_of(s))), s)
+    if world:
+        send_rows(world, rows)
     result = stage.run(
-        read_rows(str(run.file("data", _file_of(s))), s),
+        rows,
         out=run.path,
+        world=world or ALONE,
         reporter=reporter,
         **train_settings(s),
     )
@@ -296,7 +316,7 @@ def _need(run: RunDir, stage: str, command: str) -> None:
 
 
 __all__ = [
-    "RUNS", "check_splits", "deploy", "deploy_file", "evaluate", "export", "fit", "judge",
+    "RUNS", "check_splits", "deploy", "deploy_file", "evaluate", "export", "fit", "follow", "judge",
     "make_examples", "mine_chunks", "read_rows", "resolve_model", "test_rows", "train",
     "train_settings", "validated", "with_data",
 ]  # fmt: skip

@@ -25,6 +25,14 @@ from forge_cli.train.callbacks import Callback, make_callbacks, make_trackers
 from forge_cli.train.checkpoint import Progress, checkpoints
 from forge_cli.train.continued import put_adapters
 from forge_cli.train.data import make_data
+from forge_cli.train.distributed import ALONE, World
+from forge_cli.train.distributed.sharing import (
+    batches_a_step,
+    must_agree,
+    own_callbacks,
+    share_run,
+    start_together,
+)
 from forge_cli.train.fitting import check_memory
 from forge_cli.train.gradient_checkpointing import checkpoint_blocks
 from forge_cli.train.initial import StartSettings
@@ -108,6 +116,7 @@ def run(
     callbacks: Sequence[Callback] = (),
     cache: Path | None = None,
     reporter: Reporter = SILENT,
+    world: World = ALONE,
 ) -> TrainResult:
     """Train on the rows of split "train"; the best on split "valid" is kept in `out`/adapters.
 
@@ -126,6 +135,8 @@ def run(
         budget: seconds; of the steps only so many are taken as fit (see `train.budget`), and
             the warm-up is the steps that are measured for it.
         bits, quant_mode, group_size: see `models.quantise`.
+        world: the processes that train together (see `train.distributed`). Rank 0 writes; the
+            `out` of the others is a folder of their own, and `accumulate` at least their number.
         cache: folder that keeps, for other runs, the SVDs of an init and what memory was taken.
 
     Raises:
@@ -134,17 +145,17 @@ def run(
         ForgeError: no training or validation rows, a row that is too long, a loss that is
             not a number, a model that cannot be loaded, too little memory.
     """
+    must_agree(world, locals(), reporter)
     started, starts = time.monotonic(), cache / "starts" if cache else None
     data = make_data(
-        examples, loss, valid_rows, span_weights=span_weights,
-        penalties=Penalties(label_smoothing, z_loss), valid_share=valid_share, seed=seed, beta=beta,
-        packing=packing,
+        examples, loss, valid_rows, span_weights=span_weights, valid_share=valid_share, seed=seed,
+        penalties=Penalties(label_smoothing, z_loss), beta=beta, packing=packing,
     )  # fmt: skip
     check_quantiser(bits=bits, group_size=group_size, mode=quant_mode)
     trackers = make_trackers(track)  # one that is missing should not cost a model's loading
     mx.reset_peak_memory()
     mx.random.seed(seed)
-    memory_bytes = int(memory_limit * 1e9) if memory_limit else device_memory()
+    memory_bytes = int(memory_limit * 1e9) if memory_limit else device_memory() // world.here
     data.tokenise(load_tokenizer(resolve(model, reporter=reporter)), max_tokens)
     how = Training(
         rank, rank_pattern, targets, layers, bits, group_size, init, optimiser, dora,
@@ -157,16 +168,17 @@ def run(
         group_size=group_size, mode=quant_mode, modules=[], rslora=rslora, dora=dora,
     )  # fmt: skip
     folder = out / "adapters"
-    config, initial = put_adapters(
+    share_run(world, out, reporter)
+    config, initial = start_together(world, loaded, out, reporter, lambda: put_adapters(
         loaded, config, folder, resumed=bool(checkpoints(out / "checkpoints")),
         adapters=Path(adapters) if adapters else None, targets=targets, layers=layers,
         rank_pattern=rank_pattern, reporter=reporter,
         settings=StartSettings(seed, svd_iterations, alternations, starts),
-    )  # fmt: skip
+    ))  # fmt: skip
     data.start(loaded.model, out, reporter)
     plan = plan_steps(
-        data.train, steps=steps, epochs=epochs, accumulate=accumulate, seed=seed,
-        step_tokens=step_tokens,
+        data.train, steps=steps, epochs=epochs, seed=seed, step_tokens=step_tokens,
+        accumulate=batches_a_step(world, accumulate, reporter),
     )  # fmt: skip
     if gradient_checkpointing:
         checkpoint_blocks(loaded.model)
@@ -178,18 +190,17 @@ def run(
         title=f"{out.name}: {title}", memory_bytes=memory_bytes, patience=patience,
         min_delta=min_delta, sample_every=sample_every, sample_rows=sample_rows,
     )  # fmt: skip
-    if budget:
-        warmup = MEASURED / len(plan)
-        own.append(Budget(budget, plan, valid_every, started=started))
+    warmup = MEASURED / len(plan) if budget else warmup
+    own += [Budget(budget, plan, valid_every, started=started)] if budget else []
     progress = fit(
         Loop(
             model=loaded.model, loss=data.loss, valid_loss=data.valid_loss, plan=plan,
             valid=data.valid, optimiser=make_optimiser(
                 optimiser, loaded.model, weight_decay=weight_decay
             ), schedule=Schedule(learning_rate, len(plan), warmup, schedule, decay), clip=clip,
-            valid_every=valid_every, out=out, reporter=reporter,
-            callbacks=[*own, *measure(plan), *trackers, *callbacks], save_every=save_every,
-            keep_last=keep_last, max_tokens=fits.max_tokens if fits else 0,
+            valid_every=valid_every, out=out, reporter=reporter, world=world,
+            callbacks=own_callbacks(world, [*own, *measure(plan), *trackers, *callbacks]),
+            save_every=save_every, keep_last=keep_last, max_tokens=fits.max_tokens if fits else 0,
             around=Neftune(loaded.model, neftune, seed) if neftune else nothing,
         )
     )  # fmt: skip

@@ -160,6 +160,12 @@ def sweep(out: Path) -> None:
             file.unlink()
 
 
+def newest(folder: Path, reporter: Reporter) -> Path | None:
+    """The newest checkpoint that can be read."""
+    state = load_newest(folder, reporter) if checkpoints(folder) else None
+    return path_of(folder, state.progress.step) if state else None
+
+
 def load_newest(folder: Path, reporter: Reporter) -> State | None:
     """The newest checkpoint that can be read; None where there is none at all.
 

@@ -18,10 +18,11 @@ from forge_cli.models.backend import mx, nn
 from forge_cli.train import checkpoint
 from forge_cli.train.callbacks.protocol import Abort, Callback, Run, Validation
 from forge_cli.train.checkpoint import Progress, State
+from forge_cli.train.distributed import ALONE, Lost, World, deal
 from forge_cli.train.micro_batches import Batch, Loss, group_loss, split_batch
 from forge_cli.train.pace import Pace
 from forge_cli.train.schedules import Schedule
-from forge_cli.train.step import Around, Stepper, nothing
+from forge_cli.train.step import Around, Partial, Stepper, nothing
 
 __all__ = ["Loop", "Schedule", "fit", "mean_loss"]
 
@@ -40,6 +41,7 @@ class Loop:
         split: cuts a batch into parts of at most so many tokens.
         max_tokens: of a pass through the model, when training starts (0: no limit).
         around: what surrounds each forward pass of training, such as noise.
+        world: the processes that share the batches of each step; rank 0 writes.
     """
 
     model: nn.Module
@@ -59,6 +61,7 @@ class Loop:
     max_tokens: int = 0
     around: Around = nothing
     valid_loss: Loss = group_loss
+    world: World = ALONE
 
     @property
     def folder(self) -> Path:
@@ -71,13 +74,18 @@ def mean_loss(model: nn.Module, data: Sequence[Any], loss: Loss = group_loss) ->
 
     Not a number where no token is supervised.
     """
+    total, count = _sums(model, data, loss)
+    return total / count if count else math.nan
+
+
+def _sums(model: nn.Module, data: Sequence[Any], loss: Loss) -> tuple[float, float]:
     total, count = 0.0, 0.0
     for item in data:
         losses, of = loss(model, item)
         total += float(losses)
         count += float(of)
         mx.clear_cache()
-    return total / count if count else math.nan
+    return total, count
 
 
 def fit(loop: Loop) -> Progress:
@@ -91,11 +99,13 @@ def fit(loop: Loop) -> Progress:
             not belong to this model and these rows, or what a callback raises.
     """
     stepper = Stepper(
-        loop.model, loop.loss, loop.optimiser, clip=loop.clip, split=loop.split, around=loop.around
-    )
+        loop.model, loop.loss, loop.optimiser, clip=loop.clip, split=loop.split,
+        around=loop.around, world=loop.world,
+    )  # fmt: skip
     largest = max(batch.tokens for batches in loop.plan for batch in batches)
     run = Run(loop.model, loop.out, len(loop.plan), largest, loop.reporter)
     run.progress = _resume(loop, stepper)
+    _agree(loop, run)
     _shorten(loop, run)
     with ExitStack() as at_end, loop.reporter.task("training", run.steps) as task:
         for callback in loop.callbacks:
@@ -106,8 +116,9 @@ def fit(loop: Loop) -> Progress:
             _train(loop, run, stepper, task)
         except KeyboardInterrupt:
             _interrupted(loop, run, stepper)
+            loop.world.check(interrupted=True)
             raise
-        except Abort:
+        except (Abort, Lost):
             _save(loop, run, stepper)
             raise
         run.ended = True
@@ -122,6 +133,7 @@ def _train(loop: Loop, run: Run, stepper: Stepper, task: Task) -> None:
         due = ending or progress.step % loop.valid_every == 0
         if due and progress.validated < progress.step:
             _validate(loop, run, stepper)
+            _agree(loop, run)
             saved = _save(loop, run, stepper)
         elif loop.save_every and progress.step % loop.save_every == 0 and saved < progress.step:
             saved = _save(loop, run, stepper)
@@ -134,11 +146,22 @@ def _train(loop: Loop, run: Run, stepper: Stepper, task: Task) -> None:
         for callback in loop.callbacks:
             callback.on_step(run, done)
         stepper.updating = False
+        _agree(loop, run)
         if _shorten(loop, run):
             task.resize(run.steps)
         task.advance(1, pace.describe(done, run.steps))
     if run.stop and progress.step < run.steps:
         loop.reporter.note(f"stopped early, after step {progress.step}: {run.stop}")
+
+
+def _agree(loop: Loop, run: Run) -> None:
+    """Take rank 0's word on when to stop, and the smallest of all limits on a pass."""
+    if loop.world.size == 1:
+        return
+    progress = run.progress
+    told = loop.world.gather([run.stop, progress.planned, progress.max_tokens])
+    run.stop, progress.planned, _ = told[0]
+    progress.max_tokens = min((most for *_, most in told if most), default=0)
 
 
 def _shorten(loop: Loop, run: Run) -> bool:
@@ -155,7 +178,7 @@ def _validate(loop: Loop, run: Run, stepper: Stepper) -> None:
     progress, started = run.progress, time.perf_counter()
     with _own_random():
         loop.model.eval()
-        loss = mean_loss(loop.model, [batch.data for batch in loop.valid], loop.valid_loss)
+        loss = _valid_loss(loop)
         validation = Validation(
             step=progress.step,
             loss=loss,
@@ -175,6 +198,15 @@ def _validate(loop: Loop, run: Run, stepper: Stepper) -> None:
     progress.history = list(validation.history)
 
 
+def _valid_loss(loop: Loop) -> float:
+    """The mean over all rows to validate on; each rank runs its share."""
+    world = loop.world
+    share = deal([batch.tokens for batch in loop.valid], world.size)[world.rank]
+    own = _sums(loop.model, [loop.valid[index].data for index in share], loop.valid_loss)
+    total, count = map(sum, zip(*world.gather(own), strict=True))
+    return total / count if count else math.nan
+
+
 def _own_random() -> AbstractContextManager[Any]:
     """Validation and callbacks may draw random numbers; training must not notice."""
     stack = ExitStack()
@@ -184,6 +216,11 @@ def _own_random() -> AbstractContextManager[Any]:
 
 def _save(loop: Loop, run: Run, stepper: Stepper) -> int:
     progress = run.progress
+    if loop.world.rank:
+        return progress.step
+    if loop.world.size > 1:
+        # The other ranks' parts of an unfinished step are theirs alone: it is taken again.
+        stepper.partial = Partial()
     path = checkpoint.path_of(loop.folder, progress.step)
     state = State(adapter_arrays(loop.model), loop.optimiser.state, progress, stepper.partial)
     checkpoint.save(path, state)
@@ -194,7 +231,7 @@ def _save(loop: Loop, run: Run, stepper: Stepper) -> int:
 
 
 def _interrupted(loop: Loop, run: Run, stepper: Stepper) -> None:
-    step, done = run.progress.step, stepper.partial.done
+    step, done = run.progress.step, stepper.partial.done * (loop.world.size == 1)
     if stepper.updating:
         # The update, or the record of it, was cut in half: only the checkpoint is sound.
         loop.reporter.note(

@@ -11,6 +11,7 @@ from typing import Any
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.models.backend import mx, nn
+from forge_cli.train.distributed import ALONE, World, deal
 from forge_cli.train.micro_batches import Batch, Loss, split_batch
 
 # (batch, step, number of the batch in the step) → what surrounds its forward pass.
@@ -83,9 +84,10 @@ class Stepper:
         clip: float,
         split: Callable[[Batch, int], list[Batch]] = split_batch,
         around: Around = nothing,
+        world: World = ALONE,
     ) -> None:
         self.model, self.optimiser, self.clip = model, optimiser, clip
-        self.split, self.around = split, around
+        self.split, self.around, self.world = split, around, world
         self.partial = Partial()
         self.updating = False
         self.max_tokens = 0
@@ -95,6 +97,8 @@ class Stepper:
 
     def step(self, batches: Sequence[Batch], number: int, rate: float) -> Step:
         """Train on `batches` as one step, going on from `partial`.
+
+        Each rank runs its share of them; the sums are over all.
 
         Args:
             number: of the step, counted from 0.
@@ -108,8 +112,11 @@ class Stepper:
         mx.reset_peak_memory()
         self._largest = (0, 0)
         self.model.train()
-        for batch in batches[self.partial.done :]:
-            self._add(batch, number)
+        share = deal([batch.tokens for batch in batches], self.world.size)[self.world.rank]
+        for index in share[self.partial.done :]:
+            self.world.check()
+            self._add(batches[index], number, index)
+        self.partial = self._over_all_ranks()
         started = time.perf_counter()
         norm = self._update(batches, number, rate)
         done, self.partial = self.partial, Partial()
@@ -132,13 +139,29 @@ class Stepper:
         self.peak_bytes = max(self.peak_bytes, mx.get_peak_memory())
         return self.peak_bytes
 
-    def _add(self, batch: Batch, number: int) -> None:
+    def _over_all_ranks(self) -> Partial:
+        """What all ranks have added up, the same on each."""
+        from mlx.utils import tree_flatten
+
+        own, world = self.partial, self.world
+        if world.size == 1:
+            return own
+        told = [own.done, own.loss, own.count, own.tokens, own.supervised, own.seconds]
+        *sums, seconds = zip(*world.gather(told), strict=True)
+        done, loss, count, tokens, supervised = map(sum, sums)
+        trained = tree_flatten(self.model.trainable_parameters())
+        # A rank that had no batch adds nothing.
+        none = {name: mx.zeros(value.shape) for name, value in trained}
+        gradients = world.sum(own.gradients or none)
+        return Partial(done, loss, count, tokens, supervised, max(seconds), gradients)
+
+    def _add(self, batch: Batch, number: int, index: int) -> None:
         from mlx.utils import tree_flatten
 
         started, was = time.perf_counter(), self.partial
         loss, count, tokens, gradients = 0.0, 0.0, 0, was.gradients
         for part in self.split(batch, self.max_tokens) if self.max_tokens else [batch]:
-            with self.around(batch, number, was.done):
+            with self.around(batch, number, index):
                 (own, of), found = self._gradients(self.model, part.data)
             # Contiguous as a checkpoint's are: sums over another layout round differently.
             flat = {k: mx.contiguous(v.astype(mx.float32)) for k, v in tree_flatten(found)}

@@ -1,0 +1,241 @@
+"""The processes that train together, and what they tell one another (mx.distributed)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forge_cli.core.errors import ForgeError
+from forge_cli.core.ranks import Place
+from forge_cli.models.backend import mx
+from forge_cli.train.distributed import link as links
+from forge_cli.train.distributed.link import Link, Lost
+
+_SMALL = 508  # bytes of a message that one exchange carries
+_CHUNK = 1 << 26  # bytes that are sent at once
+_START_SECONDS = 120  # that the backend may take once all are there
+
+
+class World:
+    """The ranks of a run. Every rank must make the same calls in the same order.
+
+    Attributes:
+        rank: of this process; rank 0 alone writes. size: how many there are.
+        told: set where a session failed: rank 0 tells the user.
+        here: how many of them run on this machine.
+        sent: bytes that this rank has sent for sums so far, by the ring's way of summing.
+    """
+
+    def __init__(
+        self, rank: int = 0, size: int = 1, group: Any = None, link: Link | None = None
+    ) -> None:
+        self.rank, self.size, self.sent = rank, size, 0
+        self._group, self._link, self.told = group, link, False
+        machine = f"{socket.gethostname()} {uuid.getnode()}"
+        self.here = self.gather(machine).count(machine)
+
+    def check(self, *, interrupted: bool = False) -> None:
+        """Raise `Lost` where another rank is gone.
+
+        Args:
+            interrupted: this rank was, too: a launcher stops all when one is gone, and what
+                it is gone of should be told; a Ctrl-C that all got needs no explanation.
+        """
+        fault = self._link.fault if self._link else None
+        if fault is None or (interrupted and fault.interrupted):
+            return
+        if threading.current_thread() is threading.main_thread():
+            # The same launcher must not cut the way out, on which a checkpoint is saved.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise fault
+
+    def rest(self) -> bool:
+        """Wait, without work for the processor, until rank 0 calls; false: it ended instead.
+
+        Raises:
+            Lost: a rank is gone.
+        """
+        called = self._link.rest() if self._link else True
+        self.check()
+        return called
+
+    def call(self) -> None:
+        """Let the ranks that rest go on."""
+        if self._link:
+            self._link.call()
+
+    def sum(self, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
+        """Add up the ranks' float32 arrays; all get the same bits. In one message.
+
+        Raises:
+            Lost: a rank is gone.
+        """
+        if self.size == 1:
+            return dict(arrays)
+        names = sorted(arrays)
+        flat = mx.concatenate([arrays[name].reshape(-1) for name in names])
+        self.sent += 2 * (self.size - 1) * flat.nbytes // self.size
+        total = self._run(lambda: mx.distributed.all_sum(flat, group=self._group))
+        ends, at = [], 0
+        for name in names[:-1]:
+            at += arrays[name].size
+            ends.append(at)
+        parts = dict(zip(names, mx.split(total, ends), strict=True))
+        # In the order of `arrays`; contiguous as a checkpoint's are.
+        found = {k: mx.contiguous(parts[k].reshape(v.shape)) for k, v in arrays.items()}
+        mx.eval(found)
+        return found
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each rank has for `value`, in order of rank. JSON: floats keep every bit.
+
+        Raises:
+            Lost: a rank is gone.
+        """
+        if self.size == 1:
+            return [value]
+        data = json.dumps(value).encode()
+        first = struct.pack("<I", len(data)) + data[:_SMALL].ljust(_SMALL, b"\0")
+        heads = self._gather_bytes(first)
+        lengths = [struct.unpack("<I", head[:4])[0] for head in heads]
+        bodies = [head[4:] for head in heads]
+        if (longest := max(lengths)) > _SMALL:
+            bodies = self._gather_bytes(data.ljust(longest, b"\0"))
+        return [json.loads(b[:length]) for b, length in zip(bodies, lengths, strict=True)]
+
+    def broadcast(self, data: bytes) -> bytes:
+        """What rank 0 has for `data`.
+
+        Raises:
+            Lost: a rank is gone.
+        """
+        if self.size == 1:
+            return data
+        length = self.gather(len(data) if self.rank == 0 else 0)[0]
+        parts = []
+        for start in range(0, length, _CHUNK):
+            stop = min(length, start + _CHUNK)
+            own = mx.zeros(stop - start, dtype=mx.uint8)
+            if self.rank == 0:
+                own = mx.array(np.frombuffer(data[start:stop], dtype=np.uint8))
+            parts.append(self._bytes(lambda own=own: self._sum_bytes(own)))  # type: ignore[misc]
+        return b"".join(parts)
+
+    def _sum_bytes(self, own: mx.array) -> mx.array:
+        return mx.distributed.all_sum(own, group=self._group)
+
+    def _gather_bytes(self, data: bytes) -> list[bytes]:
+        own = mx.array(np.frombuffer(data, dtype=np.uint8))
+        found = self._bytes(lambda: mx.distributed.all_gather(own, group=self._group))
+        return [found[at * len(data) : (at + 1) * len(data)] for at in range(self.size)]
+
+    def _bytes(self, collective: Callable[[], mx.array]) -> bytes:
+        return bytes(memoryview(self._run(collective)))  # type: ignore[arg-type]
+
+    def _run(self, collective: Callable[[], mx.array]) -> mx.array:
+        self.check()
+        try:
+            found = collective()
+            mx.eval(found)
+            return found
+        except RuntimeError as error:
+            if self._link:
+                self._link.wait()
+            self.check()
+            raise Lost(f"rank {self.rank}: {error}") from None
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Tell the others how the work in this block ends: done, failed or interrupted."""
+        why: dict[str, Any] = {"failed": "it failed; see what its machine says"}
+        try:
+            yield
+            why = {"done": 1}
+        except KeyboardInterrupt:
+            why = {"failed": "interrupted", "interrupted": True}
+            raise
+        except Lost as error:
+            why = {"failed": error.message, "hint": error.hint}
+            raise
+        except ForgeError as error:
+            why = {"failed": error.message, "hint": error.hint}
+            raise
+        finally:
+            if self._link:
+                fault = self._link.fault
+                self.told = fault is None or fault.told
+                self._link.leave(**why)
+
+
+ALONE = World()
+
+
+def join(place: Place, *, watch: Callable[[], None] = lambda: None) -> World:
+    """Meet the other ranks.
+
+    Args:
+        watch: called while others are waited for, may raise.
+
+    Raises:
+        ForgeError: some did not come in time, or the backend cannot be used.
+    """
+    link = None
+    if place.addresses:  # mpirun has its own watch: it ends all where one ends
+        peers = links.meet(place, watch=watch)
+        link = Link(place.rank, peers, lambda: _cut(place, set(peers.values())))
+    try:
+        with _bounded():
+            group = mx.distributed.init(strict=True, backend=place.backend)
+    except RuntimeError as error:
+        raise ForgeError(
+            f"rank {place.rank}: {place.backend}: {error}", "see mlx.launch --help"
+        ) from None
+    return World(group.rank(), group.size(), group, link)
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """End the process where the block takes too long.
+
+    MLX waits for its peers for ever, deaf to all but a signal that kills.
+    """
+    before = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_START_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _cut(place: Place, keep: set[socket.socket]) -> None:
+    """Close this rank's connections of the ring: a sum that waits for a peer then fails."""
+    ours = {(socket.gethostbyname(host), port) for host, port in place.addresses}
+    kept = {peer.fileno() for peer in keep}
+    for number in sorted(int(entry.name) for entry in Path("/dev/fd").iterdir()):
+        if number in kept:
+            continue
+        with contextlib.suppress(OSError), _socket(number) as one:
+            if {one.getsockname()[:2], one.getpeername()[:2]} & ours:
+                one.shutdown(socket.SHUT_RDWR)
+
+
+def _socket(number: int) -> socket.socket:
+    copy = os.dup(number)
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:  # another kind of file
+        os.close(copy)
+        raise
