@@ -18,7 +18,7 @@ def main() -> None:
         f"{platform.platform()}, Python {platform.python_version()}. Made by `make bench`.\n",
     ]
     for script in sorted(HERE.glob("*.py")):
-        if script.name == Path(__file__).name:
+        if script.name == Path(__file__).name or script.stem.endswith("_runs"):
             continue
         print(f"running {script.name}", file=sys.stderr)
         done = subprocess.run(
