@@ -3,8 +3,9 @@
     MLX_RANK=… MLX_HOSTFILE=… python tests/rank.py RUN [key=value …]
 
 Keys: steps=N; die=RANK:STEP (SIGKILL in that step), hang=RANK:STEP (SIGSTOP), stop=RANK:STEP
-(SIGTERM), fault=RANK:STEP (a ForgeError), limit=RANK:TOKENS (of a pass, on that rank),
-missed=N (beats to wait for), together=N (seconds to wait for the others).
+(SIGTERM), fault=RANK:STEP (a ForgeError), limit=RANK:TOKENS (of a pass, on that rank), part=N
+(Ctrl-C after so many batches of the first step), missed=N (beats to wait for), together=N
+(seconds to wait for the others).
 """
 
 from __future__ import annotations
@@ -70,6 +71,18 @@ def at_step(kind: str, step: int) -> None:
     Stepper._over_all_ranks = adding  # type: ignore[method-assign]
 
 
+def within_step(batches: int) -> None:
+    """Interrupt the first step after so many of its batches."""
+    add = Stepper._add
+
+    def adding(self: Stepper, *args: Any) -> None:
+        if self.partial.done == batches:
+            raise KeyboardInterrupt
+        add(self, *args)
+
+    Stepper._add = adding  # type: ignore[method-assign]
+
+
 def interrupt(*_: object) -> None:
     """As `forge` takes SIGTERM."""
     raise KeyboardInterrupt
@@ -109,6 +122,8 @@ def main(out: str, *options: str) -> int:
             link.MEETING = float(value)
         elif name == "limit":
             limit = int(at) if rank == int(who) else 0
+        elif name == "part":
+            within_step(int(value))
         elif rank == int(who):
             at_step(name, int(at))
     try:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from forge_cli.train.checkpoint import checkpoints
+from forge_cli.train.checkpoint import checkpoints, load
 from forge_cli.train.distributed import deal
 
 RANK = Path(__file__).parents[1] / "rank.py"
@@ -147,6 +147,19 @@ def test_a_lost_rank_ends_in_an_error_and_a_run_that_goes_on_to_the_same_bytes(
     assert checkpoints(out / "checkpoints")[-1].stem == f"step-{kept:08d}"
     assert [code for code, _ in train(out)] == [0, 0]
     must_be_the_same(out, two)
+
+
+def test_a_run_goes_on_with_more_or_fewer_processes(tmp_path: Path, two: Path) -> None:
+    """An interrupted single process keeps a part of a step: two must not count it twice."""
+    out = tmp_path / "run"
+    assert train(out, "part=2", size=1)[0][0] == 130
+    assert load(checkpoints(out / "checkpoints")[-1]).partial.done == 2
+    assert [code for code, _ in train(out, "stop=0:3")] == [130, LOST]
+    assert train(out, size=1)[0][0] == 0
+    ours, theirs = ([row for row in computed(run) if "loss" in row] for run in (out, two))
+    assert [row["tokens"] for row in ours] == [row["tokens"] for row in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
 
 
 def test_a_rank_that_hangs_is_lost_too(tmp_path: Path) -> None:
