@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import struct
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -194,7 +195,7 @@ def join(place: Place, *, watch: Callable[[], None] = lambda: None) -> World:
     link = None
     if place.addresses:  # mpirun has its own watch: it ends all where one ends
         peers = links.meet(place, watch=watch)
-        link = Link(place.rank, peers, lambda: _cut(place, set(peers.values())))
+        link = Link(place.rank, peers, lambda: _cut(place, {p.fileno() for p in peers.values()}))
     try:
         with _bounded():
             group = mx.distributed.init(strict=True, backend=place.backend)
@@ -220,16 +221,29 @@ def _bounded() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _cut(place: Place, keep: set[socket.socket]) -> None:
-    """Close this rank's connections of the ring: a sum that waits for a peer then fails."""
+def _cut(place: Place, kept: set[int]) -> None:
+    """Close this rank's connections of the ring: a sum that waits for a peer then fails.
+
+    Args:
+        kept: files that stay open.
+    """
+    _hush()
     ours = {(socket.gethostbyname(host), port) for host, port in place.addresses}
-    kept = {peer.fileno() for peer in keep}
     for number in sorted(int(entry.name) for entry in Path("/dev/fd").iterdir()):
         if number in kept:
             continue
         with contextlib.suppress(OSError), _socket(number) as one:
             if {one.getsockname()[:2], one.getpeername()[:2]} & ours:
                 one.shutdown(socket.SHUT_RDWR)
+
+
+def _hush() -> None:
+    """Keep what MLX's ring says of each failed try off the terminal; Python's errors stay."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
 
 
 def _socket(number: int) -> socket.socket:
