@@ -183,6 +183,20 @@ def test_a_rank_that_never_comes_is_not_waited_for_for_ever(tmp_path: Path) -> N
         assert time.monotonic() - started < 60
 
 
+def test_a_rank_that_hangs_before_the_ring_stands_is_not_waited_for_for_ever(
+    tmp_path: Path,
+) -> None:
+    """MLX itself would wait, deaf to all."""
+    processes = start(tmp_path / "run", "hang=1:0", "together=3")
+    try:
+        _, error = processes[0].communicate(timeout=100)
+    finally:
+        processes[1].kill()
+    assert processes[0].returncode == -signal.SIGKILL
+    assert "error: rank 0: the connections were not there within 3 seconds" in error
+    processes[1].communicate()
+
+
 def test_the_smallest_limit_on_a_pass_is_that_of_all(tmp_path: Path) -> None:
     done = start(tmp_path / "run", "steps=2", "limit=1:50")
     told = [process.communicate(timeout=200)[0] for process in done]
