@@ -1,9 +1,8 @@
 """Two processes on this machine that train together (ring), beside one.
 
 SmolLM2-135M on 4 bits, PiSSA of rank 16 on 16 layers, shared contexts with four questions, four
-contexts a step; all the processor's cores in either case. The processes take turns: each round
-trains once alone and once together, and the figures are medians over the steps of all rounds but
-each run's first step.
+contexts a step; one thread for each process. They take turns: each round trains once alone and
+once together, and the figures are medians over the steps of all rounds but each run's first step.
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ def measure(folder: Path, name: str, model: str, steps: int) -> dict[str, Any]:
     out = folder / name
     out.mkdir()
     size = 2 if name.startswith("two") else 1
-    each = str(max(1, (os.cpu_count() or 1) // size))
-    env = os.environ | {"OPENBLAS_NUM_THREADS": each, "OMP_NUM_THREADS": each}
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     if size == 2:
         hosts = folder / f"{name}.json"
         hosts.write_text(json.dumps([[a] for a in find_addresses(["localhost", "localhost"])]))

@@ -2,9 +2,11 @@
 
     MLX_RANK=… MLX_HOSTFILE=… python tests/rank.py RUN [key=value …]
 
-Keys: steps=N; die=RANK:STEP (SIGKILL in that step), hang=RANK:STEP (SIGSTOP), stop=RANK:STEP
-(SIGTERM), fault=RANK:STEP (a ForgeError), limit=RANK:TOKENS (of a pass, on that rank),
-missed=N (beats to wait for), together=N (seconds to wait for the others).
+Keys: steps=N; die=RANK:STEP (SIGKILL in that step), hang=RANK:STEP (SIGSTOP; step 0:
+before the ring stands), stop=RANK:STEP
+(SIGTERM), fault=RANK:STEP (a ForgeError), limit=RANK:TOKENS (of a pass, on that rank), part=N
+(Ctrl-C after so many batches of the first step), missed=N (beats to wait for), together=N
+(seconds to wait for the others).
 """
 
 from __future__ import annotations
@@ -33,6 +35,18 @@ from forge_cli.train.step import Stepper
 from tiny_loop import batch, loop_of, tuned_model
 
 _SIGNALS = {"die": signal.SIGKILL, "hang": signal.SIGSTOP, "stop": signal.SIGTERM}
+
+
+def hang_before_the_ring() -> None:
+    """Stop once the ranks have met."""
+    meet = link.meet
+
+    def met(*args: Any, **how: Any) -> Any:
+        found = meet(*args, **how)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return found
+
+    link.meet = met
 
 
 def without_tokenizers() -> None:
@@ -68,6 +82,18 @@ def at_step(kind: str, step: int) -> None:
         return add(self)
 
     Stepper._over_all_ranks = adding  # type: ignore[method-assign]
+
+
+def within_step(batches: int) -> None:
+    """Interrupt the first step after so many of its batches."""
+    add = Stepper._add
+
+    def adding(self: Stepper, *args: Any) -> None:
+        if self.partial.done == batches:
+            raise KeyboardInterrupt
+        add(self, *args)
+
+    Stepper._add = adding  # type: ignore[method-assign]
 
 
 def interrupt(*_: object) -> None:
@@ -109,6 +135,10 @@ def main(out: str, *options: str) -> int:
             link.MEETING = float(value)
         elif name == "limit":
             limit = int(at) if rank == int(who) else 0
+        elif name == "part":
+            within_step(int(value))
+        elif rank == int(who) and at == "0":
+            hang_before_the_ring()
         elif rank == int(who):
             at_step(name, int(at))
     try:

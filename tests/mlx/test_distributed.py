@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from forge_cli.train.checkpoint import checkpoints
+from forge_cli.train.checkpoint import checkpoints, load
 from forge_cli.train.distributed import deal
 
 RANK = Path(__file__).parents[1] / "rank.py"
@@ -149,6 +149,19 @@ def test_a_lost_rank_ends_in_an_error_and_a_run_that_goes_on_to_the_same_bytes(
     must_be_the_same(out, two)
 
 
+def test_a_run_goes_on_with_more_or_fewer_processes(tmp_path: Path, two: Path) -> None:
+    """An interrupted single process keeps a part of a step: two must not count it twice."""
+    out = tmp_path / "run"
+    assert train(out, "part=2", size=1)[0][0] == 130
+    assert load(checkpoints(out / "checkpoints")[-1]).partial.done == 2
+    assert [code for code, _ in train(out, "stop=0:3")] == [130, LOST]
+    assert train(out, size=1)[0][0] == 0
+    ours, theirs = ([row for row in computed(run) if "loss" in row] for run in (out, two))
+    assert [row["tokens"] for row in ours] == [row["tokens"] for row in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
+
+
 def test_a_rank_that_hangs_is_lost_too(tmp_path: Path) -> None:
     processes = start(tmp_path / "run", "hang=1:2", "missed=3")
     try:
@@ -168,6 +181,20 @@ def test_a_rank_that_never_comes_is_not_waited_for_for_ever(tmp_path: Path) -> N
         assert process.returncode == 1
         assert says in error
         assert time.monotonic() - started < 60
+
+
+def test_a_rank_that_hangs_before_the_ring_stands_is_not_waited_for_for_ever(
+    tmp_path: Path,
+) -> None:
+    """MLX itself would wait, deaf to all."""
+    processes = start(tmp_path / "run", "hang=1:0", "together=3")
+    try:
+        _, error = processes[0].communicate(timeout=100)
+    finally:
+        processes[1].kill()
+    assert processes[0].returncode == -signal.SIGKILL
+    assert "error: rank 0: the connections were not there within 3 seconds" in error
+    processes[1].communicate()
 
 
 def test_the_smallest_limit_on_a_pass_is_that_of_all(tmp_path: Path) -> None:

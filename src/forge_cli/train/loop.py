@@ -254,7 +254,8 @@ def _resume(loop: Loop, stepper: Stepper) -> Progress:
     loop.optimiser.state = state.optimiser
     mx.eval(loop.model.trainable_parameters(), loop.optimiser.state)
     state.restore_random()
-    stepper.partial = state.partial
+    # What one process added up of a step is not what each of several would have.
+    stepper.partial = state.partial if loop.world.size == 1 else Partial()
     loop.reporter.note(f"resuming after step {progress.step}")
     return progress
 

@@ -87,7 +87,8 @@ class Link:
         """Tell the others that this rank ends: done, or failed with a message."""
         for number in list(self._peers):
             self._send(number, why)
-        if self.rank and "failed" in why:
+        heard = self.fault is None or self.fault.told
+        if self.rank and "failed" in why and heard:
             # Rank 0 saves a checkpoint and tells the user; a launcher that sees this process
             # end would stop it before it has.
             self._ended.wait(PARTING)

@@ -8,6 +8,8 @@ import os
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +27,6 @@ from forge_cli.train.distributed.link import Link, Lost
 
 _SMALL = 508  # bytes of a message that one exchange carries
 _CHUNK = 1 << 26  # bytes that are sent at once
-_START_SECONDS = 120  # that the backend may take once all are there
 
 
 class World:
@@ -194,9 +195,9 @@ def join(place: Place, *, watch: Callable[[], None] = lambda: None) -> World:
     link = None
     if place.addresses:  # mpirun has its own watch: it ends all where one ends
         peers = links.meet(place, watch=watch)
-        link = Link(place.rank, peers, lambda: _cut(place, set(peers.values())))
+        link = Link(place.rank, peers, lambda: _cut(place, {p.fileno() for p in peers.values()}))
     try:
-        with _bounded():
+        with _bounded(place.rank):
             group = mx.distributed.init(strict=True, backend=place.backend)
     except RuntimeError as error:
         raise ForgeError(
@@ -206,30 +207,51 @@ def join(place: Place, *, watch: Callable[[], None] = lambda: None) -> World:
 
 
 @contextmanager
-def _bounded() -> Iterator[None]:
+def _bounded(rank: int) -> Iterator[None]:
     """End the process where the block takes too long.
 
-    MLX waits for its peers for ever, deaf to all but a signal that kills.
+    MLX waits for its peers for ever, holding the interpreter's lock: only another process can
+    tell. It goes when its stdin is closed, by the end of the block or of this process.
     """
-    before = signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(_START_SECONDS)
-    try:
+    script = (
+        "import os, select, signal, sys\n"
+        "number, seconds, message = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]\n"
+        "if not select.select([0], [], [], seconds)[0]:\n"
+        "    print(message, file=sys.stderr)\n"
+        "    os.kill(number, signal.SIGKILL)\n"
+    )
+    message = (
+        f"error: rank {rank}: the connections were not there within {links.MEETING:.0f} seconds\n"
+        "hint: another rank hangs, or the ports of the hosts file are closed; run it again"
+    )
+    command = [sys.executable, "-c", script, str(os.getpid()), str(links.MEETING), message]
+    with subprocess.Popen(command, stdin=subprocess.PIPE):
         yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
-def _cut(place: Place, keep: set[socket.socket]) -> None:
-    """Close this rank's connections of the ring: a sum that waits for a peer then fails."""
+def _cut(place: Place, kept: set[int]) -> None:
+    """Close this rank's connections of the ring: a sum that waits for a peer then fails.
+
+    Args:
+        kept: files that stay open.
+    """
+    _hush()
     ours = {(socket.gethostbyname(host), port) for host, port in place.addresses}
-    kept = {peer.fileno() for peer in keep}
     for number in sorted(int(entry.name) for entry in Path("/dev/fd").iterdir()):
         if number in kept:
             continue
         with contextlib.suppress(OSError), _socket(number) as one:
             if {one.getsockname()[:2], one.getpeername()[:2]} & ours:
                 one.shutdown(socket.SHUT_RDWR)
+
+
+def _hush() -> None:
+    """Keep what MLX's ring says of each failed try off the terminal; Python's errors stay."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
 
 
 def _socket(number: int) -> socket.socket:
