@@ -54,7 +54,7 @@ class Words(Silent):
 
 def train_for(out: Path, seconds: float, *more: Callback, **changes: Any) -> Any:
     clock, words = Clock(), Words()
-    budget = Budget(seconds, PLAN, 8, clock)
+    budget = Budget(seconds, PLAN, 8, clock=clock)
     schedule = Schedule(3e-3, len(PLAN), MEASURED / len(PLAN))
     settings = {"valid_every": 8, "schedule": schedule, "reporter": words} | changes
     progress, arrays = train_tiny(out, PLAN, Metrics(), clock, budget, *more, **settings)

@@ -55,7 +55,7 @@ def test_ranks_with_other_settings_are_refused_in_one_line(folder: Path) -> None
         for more in own
     ]
     said = [rank.communicate(timeout=200)[1].splitlines() for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [2, 2]
+    assert [rank.returncode for rank in ranks] == [2, 2], said
     assert [line for line in said[0] if line.startswith("error")] == [
         "error: rank 1 has other beta: 0.7, rank 0 has 0.1"
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from forge_cli.core.config import Settings
 from forge_cli.core.errors import UsageError
 from forge_cli.models.adapters import adapter_arrays
 from forge_cli.models.backend import mx, nn
+from forge_cli.train.compiled import wants_compiled
 from forge_cli.train.optimisers import OPTIMISERS, make_optimiser
 from forge_cli.train.schedules import Kind, Schedule
 from tiny_loop import batch, same_arrays, train_tiny, tuned_model
@@ -100,6 +102,45 @@ def test_each_learns_and_resumes_bit_for_bit(tmp_path: Path, name: str) -> None:
     assert again == whole and same_arrays(resumed, arrays)
     last = "checkpoints/step-00000008.safetensors"
     assert (tmp_path / "killed" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="MLX compiles by g++ on the CPU")
+@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_a_compiled_update_is_traced_once_and_takes_the_same_steps(
+    name: str, dtype: mx.Dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[int] = []
+    plain = optim.AdamW.apply_single
+    monkeypatch.setattr(optim.AdamW, "apply_single", lambda *args: traced.append(1) or plain(*args))
+
+    def arrays_after(*, compiled: bool) -> dict[str, np.ndarray]:
+        model = Pair()
+        model.update(tree_map(lambda p: p.astype(dtype), model.parameters()))
+        optimiser = make_optimiser(name, model, weight_decay=0.1, compiled=compiled)
+        for step in range(4):
+            optimiser.learning_rate = 0.01 * (step + 1)
+            sizes = {"A": (4, 48), "magnitude": (16,)}
+            gradients = {
+                k: mx.random.normal(size, key=mx.random.key(step)) for k, size in sizes.items()
+            }
+            optimiser.update(model, gradients)
+            mx.eval(model.parameters(), optimiser.state)
+        return {k: np.array(v.astype(mx.float32)) for k, v in model.parameters().items()}
+
+    want, calls = arrays_after(compiled=False), len(traced)
+    traced.clear()
+    got = arrays_after(compiled=True)
+    for key in want:
+        np.testing.assert_allclose(got[key], want[key], rtol=1e-5, atol=1e-6)
+    assert len(traced) <= calls / 2, "traced at the first step; Muon's once more at the second"
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="needs g\\+\\+"):
+        wants_compiled("on")
+    assert not wants_compiled("auto") and not wants_compiled("off")
 
 
 def half(model: nn.Module) -> nn.Module:

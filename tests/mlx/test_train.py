@@ -385,7 +385,8 @@ def test_the_pipeline_hands_on_what_the_stage_takes() -> None:
     from forge_cli.core.config import Settings
     from forge_cli.pipeline import train_settings
 
-    taken = set(signature(train.run).parameters) - {"examples", "out", "callbacks", "reporter"}
+    taken = set(signature(train.run).parameters)
+    taken -= {"examples", "out", "callbacks", "reporter", "world"}
     assert set(train_settings(Settings())) == taken
 
 

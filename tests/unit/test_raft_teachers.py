@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from forge_cli import mine, pipeline, raft
+from forge_cli import mine, raft
 from forge_cli.core.config import resolve
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT
 from forge_cli.core.records import Chunk, Example, Message, Verdict
+from forge_cli.pipeline.dry_run import plan
 from forge_cli.raft.pairs import find_quote, read_pairs
 from forge_cli.raft.questions import Ask
 from forge_cli.raft.teach import verified
@@ -343,5 +344,5 @@ def test_a_plan_asks_no_teacher(server: OpenAIServer, tmp_path: Path) -> None:
     model = str(save_model(tmp_path))
     flags = {"teacher": "openai:m", "teacher_url": server.url, "cache": False, "questions": 1}
     flags |= {"model": model, "max_tokens": 100_000}
-    pipeline.plan(str(Path(email.__file__).parent), resolve(flags, environ={}), SILENT)
+    plan(str(Path(email.__file__).parent), resolve(flags, environ={}), SILENT)
     assert server.requests == []

@@ -148,6 +148,9 @@ class Settings(BaseModel):
     gradient_checkpointing: bool = Field(
         False, description="compute activations again instead of keeping them: less memory"
     )
+    compile_step: Literal["auto", "on", "off"] = Field(
+        "auto", description="run the optimiser's update as one compiled graph (auto: on a GPU)"
+    )
     memory_limit: float | None = Field(
         None, gt=0, description="gigabytes to train in (none: what is free at the start)"
     )

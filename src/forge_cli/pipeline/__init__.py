@@ -187,10 +187,10 @@ def train_settings(s: Settings) -> dict[str, Any]:
         "alternations", "bits", "quant_mode", "group_size", "targets", "layers", "adapters",
         "steps", "epochs", "learning_rate", "warmup", "weight_decay", "clip", "valid_every",
         "valid_rows", "max_tokens", "seed", "optimiser", "schedule", "decay", "accumulate",
-        "step_tokens", "packing",
-        "neftune", "gradient_checkpointing", "memory_limit", "save_every", "keep_last", "patience",
-        "min_delta", "sample_every", "sample_rows", "track", "loss", "span_weights",
-        "label_smoothing", "z_loss", "beta", "valid_share",
+        "step_tokens", "packing", "neftune", "gradient_checkpointing", "compile_step",
+        "memory_limit", "save_every", "keep_last", "patience", "min_delta",
+        "sample_every", "sample_rows", "track", "loss", "span_weights", "label_smoothing",
+        "z_loss", "beta", "valid_share",
     )  # fmt: skip
     cache = cache_dir() if s.cache else None
     budget = parse_duration(s.budget) if s.budget else None

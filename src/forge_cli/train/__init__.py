@@ -23,6 +23,7 @@ from forge_cli.models.resolve import resolve
 from forge_cli.train.budget import MEASURED, Budget
 from forge_cli.train.callbacks import Callback, make_callbacks, make_trackers
 from forge_cli.train.checkpoint import Progress, checkpoints
+from forge_cli.train.compiled import wants_compiled
 from forge_cli.train.continued import put_adapters
 from forge_cli.train.data import make_data
 from forge_cli.train.distributed import ALONE, World
@@ -105,6 +106,7 @@ def run(
     packing: bool = True,
     neftune: float = 0.0,
     gradient_checkpointing: bool = False,
+    compile_step: str = "auto",
     memory_limit: float | None = None,
     save_every: int = 0,
     keep_last: int = 2,
@@ -134,6 +136,7 @@ def run(
             and scales are then theirs (see `train.continued`).
         budget: seconds; of the steps only so many are taken as fit (see `train.budget`), and
             the warm-up is the steps that are measured for it.
+        compile_step: "auto", "on" or "off" (see `train.compiled`).
         bits, quant_mode, group_size: see `models.quantise`.
         world: the processes that train together (see `train.distributed`). Rank 0 writes; the
             `out` of the others is a folder of their own, and `accumulate` at least their number.
@@ -152,7 +155,7 @@ def run(
         penalties=Penalties(label_smoothing, z_loss), beta=beta, packing=packing,
     )  # fmt: skip
     check_quantiser(bits=bits, group_size=group_size, mode=quant_mode)
-    trackers = make_trackers(track)  # one that is missing should not cost a model's loading
+    trackers, compiled = make_trackers(track), wants_compiled(compile_step)
     mx.reset_peak_memory()
     mx.random.seed(seed)
     memory_bytes = int(memory_limit * 1e9) if memory_limit else device_memory() // world.here
@@ -190,13 +193,13 @@ def run(
         title=f"{out.name}: {title}", memory_bytes=memory_bytes, patience=patience,
         min_delta=min_delta, sample_every=sample_every, sample_rows=sample_rows,
     )  # fmt: skip
-    warmup = MEASURED / len(plan) if budget else warmup
-    own += [Budget(budget, plan, valid_every, started=started)] if budget else []
+    if budget:
+        warmup, own = MEASURED / len(plan), [*own, Budget(budget, plan, valid_every, started)]
     progress = fit(
         Loop(
             model=loaded.model, loss=data.loss, valid_loss=data.valid_loss, plan=plan,
             valid=data.valid, optimiser=make_optimiser(
-                optimiser, loaded.model, weight_decay=weight_decay
+                optimiser, loaded.model, weight_decay=weight_decay, compiled=compiled
             ), schedule=Schedule(learning_rate, len(plan), warmup, schedule, decay), clip=clip,
             valid_every=valid_every, out=out, reporter=reporter, world=world,
             callbacks=own_callbacks(world, [*own, *measure(plan), *trackers, *callbacks]),

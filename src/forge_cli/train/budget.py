@@ -31,8 +31,8 @@ class Budget(Callback):
         seconds: float,
         plan: Sequence[Sequence[Batch]],
         valid_every: int,
-        clock: Callable[[], float] = time.monotonic,
         started: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.seconds, self.valid_every, self.clock = seconds, valid_every, clock
         self.started = clock() if started is None else started

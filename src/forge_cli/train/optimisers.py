@@ -7,11 +7,14 @@ from typing import Any, get_args
 from forge_cli.core.config import OptimiserName
 from forge_cli.core.errors import UsageError
 from forge_cli.models.backend import mx, nn
+from forge_cli.train.compiled import compile_update
 
 OPTIMISERS: tuple[str, ...] = get_args(OptimiserName)
 
 
-def make_optimiser(name: str, model: nn.Module, *, weight_decay: float) -> Any:
+def make_optimiser(
+    name: str, model: nn.Module, *, weight_decay: float, compiled: bool = False
+) -> Any:
     """An optimiser with its state at zero for the trainable arrays of `model`.
 
     The learning rate is set before each step; 16-bit arrays get float32 masters.
@@ -21,6 +24,9 @@ def make_optimiser(name: str, model: nn.Module, *, weight_decay: float) -> Any:
     rate is the schedule's, not its own. lion: arXiv 2302.06675, one moment; wants a rate
     3-10 times smaller. muon: momentum orthogonalised by Newton-Schulz, for matrices only;
     arrays of another rank (DoRA's magnitudes) go to adamw.
+
+    Args:
+        compiled: see `train.compiled`.
 
     Raises:
         UsageError: no such optimiser.
@@ -41,6 +47,8 @@ def make_optimiser(name: str, model: nn.Module, *, weight_decay: float) -> Any:
         made = optim.MultiOptimizer([matrices, rest], [_is_matrix])
     else:
         raise UsageError(f"optimiser {name}: unknown", f"known: {', '.join(OPTIMISERS)}")
+    if compiled:
+        compile_update(made)
     return MasterWeights(made, model) if _has_half(model) else _started(made, model)
 
 
