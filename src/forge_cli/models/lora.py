@@ -37,7 +37,7 @@ class LoRALinear(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """[…, in] → […, out], in the dtype of x."""
-        y = self.base(x) + self.scale * ((x @ self.A.T) @ self.B.T)
+        y = self.base(x) + (self.scale * (x @ self.A.T)) @ self.B.T
         if "m" not in self:
             return y
         norm = row_norms(self) if self._norm is None else self._norm
