@@ -17,7 +17,7 @@ from forge_cli.models.adapters import adapter_arrays
 from forge_cli.models.backend import mx, nn
 from forge_cli.train.compiled import wants_compiled
 from forge_cli.train.optimisers import OPTIMISERS, make_optimiser
-from forge_cli.train.schedules import Kind, Schedule
+from forge_cli.train.schedules import Kind, Schedule, suited_rate
 from tiny_loop import batch, same_arrays, train_tiny, tuned_model
 
 
@@ -230,3 +230,12 @@ def test_the_settings_know_them_all() -> None:
     fields = Settings.model_fields
     assert set(OPTIMISERS) == {"adamw", "adafactor", "lion", "muon"}
     assert (fields["optimiser"].default, fields["schedule"].default) == ("adamw", "cosine")
+
+
+def test_a_rate_suits_the_width_and_the_loss() -> None:
+    assert suited_rate({"hidden_size": 576}, "sft") == pytest.approx(8e-4)
+    # 8e-4 · (576/4096)^0.781
+    assert suited_rate({"text_config": {"hidden_size": 4096}}, "raft") == pytest.approx(
+        1.73e-4, 0.01
+    )
+    assert suited_rate({"hidden_size": 576}, "dpo") == pytest.approx(8e-5)

@@ -130,7 +130,9 @@ class Settings(BaseModel):
         None, pattern=r"^(\d+[hms])+$",
         description="time for training, such as 45m or 1h30m: so many of the steps as fit",
     )  # fmt: skip
-    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate")
+    learning_rate: float | None = Field(
+        None, gt=0, description="peak learning rate (none: suited to the model's width)"
+    )
     optimiser: OptimiserName = Field("adamw", description="what turns gradients into updates")
     schedule: ScheduleName = Field("cosine", description="learning rate after the warm-up")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")

@@ -42,7 +42,7 @@ from forge_cli.train.memory_plan import Training
 from forge_cli.train.micro_batches import Batch, plan_steps
 from forge_cli.train.neftune import Neftune
 from forge_cli.train.optimisers import make_optimiser
-from forge_cli.train.schedules import Kind, Schedule
+from forge_cli.train.schedules import Kind, Schedule, suited_rate
 from forge_cli.train.step import nothing
 
 
@@ -84,7 +84,7 @@ def run(
     steps: int | None = None,
     epochs: float = 1.0,
     budget: float | None = None,
-    learning_rate: float = 1e-4,
+    learning_rate: float | None = None,
     warmup: float = 0.05,
     weight_decay: float = 0.0,
     clip: float = 1.0,
@@ -126,6 +126,7 @@ def run(
     Run again with the same values it resumes. `callbacks` come after Forge's own.
 
     Args:
+        learning_rate: the peak; None: see `train.schedules.suited_rate`.
         loss: "sft", or "raft": `span_weights` for the tokens of reason, quotes and answer. The
             validation loss is always the plain mean over all tokens of the answers. "dpo"
             takes preferences and their loss by `beta`; those without a split are split by file.
@@ -185,7 +186,8 @@ def run(
     )  # fmt: skip
     if gradient_checkpointing:
         checkpoint_blocks(loaded.model)
-    title = f"{init}, rank {rank}"
+    rate = learning_rate or suited_rate(loaded.config, loss)
+    title = f"{init}, rank {rank}, learning rate {rate:.2g}"
     reporter.note(f"{data.about}, {len(plan)} steps, {len(config.modules)} adapters ({title})")
     own = make_callbacks(
         loaded, data.samples,
@@ -195,18 +197,16 @@ def run(
     )  # fmt: skip
     if budget:
         warmup, own = MEASURED / len(plan), [*own, Budget(budget, plan, valid_every, started)]
-    progress = fit(
-        Loop(
-            model=loaded.model, loss=data.loss, valid_loss=data.valid_loss, plan=plan,
-            valid=data.valid, optimiser=make_optimiser(
-                optimiser, loaded.model, weight_decay=weight_decay, compiled=compiled
-            ), schedule=Schedule(learning_rate, len(plan), warmup, schedule, decay), clip=clip,
-            valid_every=valid_every, out=out, reporter=reporter, world=world,
-            callbacks=own_callbacks(world, [*own, *measure(plan), *trackers, *callbacks]),
-            save_every=save_every, keep_last=keep_last, max_tokens=fits.max_tokens if fits else 0,
-            around=Neftune(loaded.model, neftune, seed) if neftune else nothing,
-        )
-    )  # fmt: skip
+    progress = fit(Loop(
+        model=loaded.model, loss=data.loss, valid_loss=data.valid_loss, plan=plan,
+        valid=data.valid, optimiser=make_optimiser(
+            optimiser, loaded.model, weight_decay=weight_decay, compiled=compiled
+        ), schedule=Schedule(rate, len(plan), warmup, schedule, decay), clip=clip,
+        valid_every=valid_every, out=out, reporter=reporter, world=world,
+        callbacks=own_callbacks(world, [*own, *measure(plan), *trackers, *callbacks]),
+        save_every=save_every, keep_last=keep_last, max_tokens=fits.max_tokens if fits else 0,
+        around=Neftune(loaded.model, neftune, seed) if neftune else nothing,
+    ))  # fmt: skip
     return _result(progress, folder, data.train, plan)
 
 

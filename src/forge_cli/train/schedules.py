@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from forge_cli.core.config import ScheduleName as Kind
 
-__all__ = ["Kind", "Schedule"]
+__all__ = ["Kind", "Schedule", "suited_rate"]
+
+# Measured on SmolLM2-135M, 576 wide (`benchmarks/pissa.py`); carried to other widths by the
+# exponent that "LoRA Without Regret" (Schulman et al., 2025) found on Llama models.
+_RATE, _WIDTH, _EXPONENT = 8e-4, 576, 0.781
+# DPO moves a model that knows the task already.
+_OF_DPO = 0.1
+
+
+def suited_rate(config: Mapping[str, Any], loss: str) -> float:
+    """A peak learning rate for adapters of the PiSSA family, by the width of a model's states.
+
+    8e-4 for SmolLM2-135M, 1.7e-4 for a width of 4096; a tenth of it for loss "dpo".
+
+    Args:
+        config: the model's config.json.
+    """
+    width = config.get("text_config", config)["hidden_size"]
+    rate = _RATE * (_WIDTH / width) ** _EXPONENT
+    return float(rate * (_OF_DPO if loss == "dpo" else 1.0))
 
 
 @dataclass(frozen=True)
