@@ -33,11 +33,11 @@ from forge_cli.core.events import SILENT
 from forge_cli.core.records import Example
 from forge_cli.evaluate.answers import generate
 from forge_cli.evaluate.metrics import score
-from forge_cli.export.llamacpp import LlamaCpp
 from forge_cli.models.adapters import load_tuned
 from forge_cli.models.answer_losses import answer_losses
 from forge_cli.models.backend import mx
 from forge_cli.models.chat import tokenise
+from forge_cli.models.llamacpp import LlamaCpp
 from forge_cli.models.load import Loaded
 from forge_cli.train.callbacks.metrics import read_rows
 

@@ -17,11 +17,14 @@ STAGES = {"mine", "raft", "validate", "train", "evaluate", "export", "deploy"}
 ALLOWED = {
     "core": set(),
     "models": {"core"},
+    "teachers": {"core", "models"},
     **{stage: {"core", "models"} for stage in STAGES},
+    "raft": {"core", "models", "teachers"},
+    "evaluate": {"core", "models", "teachers"},
     "recipes": {"core"},
-    "doctor": {"core", "models", "export"},
-    "pipeline": {"core", "models"} | STAGES,
-    "cli": {"core", "models", "pipeline", "recipes", "doctor", ""} | STAGES,
+    "doctor": {"core", "models"},
+    "pipeline": {"core", "models", "teachers"} | STAGES,
+    "cli": {"core", "models", "teachers", "pipeline", "recipes", "doctor", ""} | STAGES,
     "__main__": {"cli"},
     "": set(),
 }

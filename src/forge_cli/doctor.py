@@ -69,7 +69,7 @@ def _model(name: str) -> Finding:
 
 
 def _llama_cpp() -> Finding:
-    from forge_cli.export.llamacpp import available
+    from forge_cli.models.llamacpp import available
 
     if available():
         return Finding("llama.cpp", "installed; exports are checked")

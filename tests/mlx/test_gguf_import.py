@@ -15,10 +15,10 @@ import pytest
 from forge_cli.core import events
 from forge_cli.core.errors import ForgeError
 from forge_cli.export.gguf import write_gguf
-from forge_cli.export.llamacpp import LlamaCpp
 from forge_cli.export.parity import divergence
 from forge_cli.models import gguf_import
 from forge_cli.models.gguf_import import import_gguf
+from forge_cli.models.llamacpp import LlamaCpp
 from forge_cli.models.load import load_dense
 from forge_cli.models.pretokenizers import PRE_TOKENIZERS
 from tiny_gguf import TEXTS, as_weights, random_weights, save_tokenizer, smollm2, tiny_config

@@ -13,9 +13,9 @@ import pytest
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.export.gguf import Weight, write_gguf
 from forge_cli.export.gguf.arch import rotate
-from forge_cli.export.llamacpp import LlamaCpp
 from forge_cli.export.parity import compare, divergence
 from forge_cli.models.backend import mx
+from forge_cli.models.llamacpp import LlamaCpp
 from tiny_gguf import (
     TEXTS,
     as_weights,

@@ -10,7 +10,7 @@ import pytest
 from gguf import GGUFReader
 
 from forge_cli.export.gguf import QUANTS, write_gguf
-from forge_cli.export.llamacpp import quantise
+from forge_cli.models.llamacpp import quantise
 from tiny_gguf import as_weights, random_weights, save_tokenizer, tiny_config
 
 SHAPES: dict[str, dict[str, Any]] = {

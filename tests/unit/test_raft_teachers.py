@@ -20,10 +20,10 @@ from forge_cli.pipeline.dry_run import plan
 from forge_cli.raft.pairs import find_quote, read_pairs
 from forge_cli.raft.questions import Ask
 from forge_cli.raft.teach import verified
-from forge_cli.raft.teachers import Completion, open_teacher
-from forge_cli.raft.teachers.cache import Cached
-from forge_cli.raft.teachers.mlx import MlxTeacher
-from forge_cli.raft.teachers.openai import OpenAITeacher
+from forge_cli.teachers import Completion, open_teacher
+from forge_cli.teachers.cache import Cached
+from forge_cli.teachers.mlx import MlxTeacher
+from forge_cli.teachers.openai import OpenAITeacher
 from openai_server import OpenAIServer
 from tiny_train import save_model
 

@@ -52,9 +52,9 @@ def run(
         ForgeError: an architecture or tokenizer that cannot be written, or llama.cpp is
             missing while parity is asked for.
     """
-    from forge_cli.export import llamacpp
     from forge_cli.export.directories import write_directory
     from forge_cli.export.gguf_files import write_files
+    from forge_cli.models import llamacpp
     from forge_cli.models.adapters import load_tuned
 
     if parity and "gguf" in to and not llamacpp.available():

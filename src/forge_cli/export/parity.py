@@ -14,7 +14,7 @@ import numpy as np
 
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT, Reporter
-from forge_cli.export.llamacpp import LlamaCpp
+from forge_cli.models.llamacpp import LlamaCpp
 
 _ROWS = 64  # positions compared at once: float64 over the vocabulary, several copies
 

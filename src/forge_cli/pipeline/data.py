@@ -66,7 +66,7 @@ def make_examples(
 ) -> Iterable[Example]:
     """The raft stage with these settings."""
     from forge_cli import raft
-    from forge_cli.raft.teachers import open_teacher
+    from forge_cli.teachers import open_teacher
 
     kept = cache_dir() / "teachers" if s.cache else None
     teacher = open_teacher(

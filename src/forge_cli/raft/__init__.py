@@ -16,7 +16,7 @@ from forge_cli.raft.questions import Ask, Subject, ask
 from forge_cli.raft.relations import about_commits, relate
 from forge_cli.raft.render import answered, refused
 from forge_cli.raft.teach import teach
-from forge_cli.raft.teachers import Teacher
+from forge_cli.teachers import Teacher
 
 
 def run(

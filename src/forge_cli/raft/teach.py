@@ -18,7 +18,7 @@ from forge_cli.core.records import Chunk, Message, Verdict, content_id
 from forge_cli.raft.index import Index
 from forge_cli.raft.pairs import Refused, read_pairs, verify
 from forge_cli.raft.questions import Ask
-from forge_cli.raft.teachers import Completion, Teacher
+from forge_cli.teachers import Completion, Teacher
 
 OnReject = Callable[[Verdict], None]
 

@@ -93,17 +93,17 @@ def open_teacher(
         return None
     teacher: Teacher
     if kind == "mlx":
-        from forge_cli.raft.teachers.mlx import MlxTeacher
+        from forge_cli.teachers.mlx import MlxTeacher
 
         teacher = MlxTeacher(model)
     else:
-        from forge_cli.raft.teachers.openai import OpenAITeacher
+        from forge_cli.teachers.openai import OpenAITeacher
 
         at = url or (OLLAMA if kind == "ollama" else OPENAI)
         teacher = OpenAITeacher(spec, model, at, jobs=jobs, timeout=timeout)
     if cache is None:
         return teacher
-    from forge_cli.raft.teachers.cache import Cached
+    from forge_cli.teachers.cache import Cached
 
     return Cached(teacher, cache)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from forge_cli.core.records import Message
-from forge_cli.raft.teachers import Completion, Teacher, Usage
+from forge_cli.teachers import Completion, Teacher, Usage
 
 
 class Cached:

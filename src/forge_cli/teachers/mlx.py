@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from forge_cli.core.records import Message
-from forge_cli.raft.teachers import Completion, Usage
+from forge_cli.teachers import Completion, Usage
 
 _BATCH = 8
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.records import Message
-from forge_cli.raft.teachers import Completion, Usage
+from forge_cli.teachers import Completion, Usage
 
 if TYPE_CHECKING:
     import httpx
