@@ -31,12 +31,12 @@ from forge_cli import evaluate, export, mine, raft, train, validate
 from forge_cli.core.config import cache_dir
 from forge_cli.core.events import SILENT
 from forge_cli.core.records import Example
-from forge_cli.evaluate.answers import generate
+from forge_cli.evaluate.generation import Continuation, generate
 from forge_cli.evaluate.metrics import score
 from forge_cli.models.adapters import load_tuned
 from forge_cli.models.answer_losses import answer_losses
 from forge_cli.models.backend import mx
-from forge_cli.models.chat import tokenise
+from forge_cli.models.chat import prompt_ids, tokenise
 from forge_cli.models.llamacpp import LlamaCpp
 from forge_cli.models.load import Loaded
 from forge_cli.train.callbacks.metrics import read_rows
@@ -48,7 +48,7 @@ INITS, ALTERNATIONS = ["lora", "loftq", "pissa", "qpissa"], 5
 RATES, FACTOR = [1e-4, 2e-4, 4e-4, 8e-4], 2
 SEEDS = [0, 1, 2]
 UNSEEN = {"raises", "default", "callers"}
-TEST_ROWS, ANSWER_ROWS = 80, 24
+TEST_ROWS, ANSWER_ROWS, ANSWER_TOKENS = 80, 24, 160
 
 
 def make_rows() -> list[Example]:
@@ -91,7 +91,8 @@ def one_run(
         "best_valid": result.best_valid_loss, "seconds": round(seconds),
     }  # fmt: skip
     for name, chosen in test.items():
-        found[name] = [round(loss, 5) for loss in answer_losses(tuned, chosen, name, SILENT)]
+        chats = [row.messages for row in chosen]
+        found[name] = [round(loss, 5) for loss in answer_losses(tuned, chats, name, SILENT)]
     if whole:
         for name, chosen in test.items():
             found[f"f1_{name}"] = _f1(tuned, chosen[:ANSWER_ROWS])
@@ -100,8 +101,15 @@ def one_run(
 
 
 def _f1(tuned: Loaded, rows: list[Example]) -> list[float]:
-    texts = generate(tuned, rows, "answers", SILENT)
-    return [score(row, text)["answer_f1"] for row, text in zip(rows, texts, strict=True)]
+    found = [0.0] * len(rows)
+
+    def keep(index: int, answer: Continuation) -> None:
+        text = tuned.tokenizer.decode(answer.tokens)
+        found[index] = score(rows[index], text)["answer_f1"]
+
+    prompts = [prompt_ids(tuned.tokenizer, row.messages[:-1]) for row in rows]
+    generate(tuned, prompts, ANSWER_TOKENS, keep)
+    return found
 
 
 def _exported(tuned: Loaded, adapters: Path, test: dict[str, list[Example]]) -> dict[str, Any]:

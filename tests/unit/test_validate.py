@@ -120,9 +120,8 @@ def test_rows_that_the_base_knows_or_cannot_know_are_left_out(
     model = str(save_model(tmp_path / "model"))
     # This tokenizer knows bytes alone: long rows.
     given = validate.run(rows[::30], model=model, max_tokens=20_000)
-    losses = dict(
-        zip([e.id for e in given], answer_losses(load_dense(model), given, "", SILENT), strict=True)
-    )
+    found = answer_losses(load_dense(model), [e.messages for e in given], "", SILENT)
+    losses = dict(zip([e.id for e in given], found, strict=True))
     ordered = sorted(losses.values())
     least, most = (ordered[2] + ordered[3]) / 2, (ordered[-3] + ordered[-2]) / 2
     refused: list[Verdict] = []

@@ -13,7 +13,16 @@ from forge_cli.cli._run import emit, open_run, show_comparison
 
 def evaluate(
     run: Annotated[str, typer.Argument(help="Run directory, or - for a run record.")] = "-",
+    side: Annotated[
+        list[str] | None,
+        typer.Option("--side", help="base, tuned, checkpoint:N, x.gguf, RUN, ollama:N …"),
+    ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(help="given, oracle, distractors, closed_book, retrieved; repeatable."),
+    ] = None,
     answer_rows: Annotated[int | None, typer.Option(help="Test rows to answer.")] = None,
+    url: Annotated[str | None, typer.Option(help="Of the server that a side names.")] = None,
     no_end: NoEnd = False,
     json_lines: Json = False,
     quiet: Quiet = False,
@@ -21,13 +30,15 @@ def evaluate(
 ) -> None:
     """Judge the tuned model against its base on held-out rows, with intervals.
 
-    Example: forge eval .forge/runs/repo
+    Example: forge eval .forge/runs/repo --side base --side tuned --side model.gguf
     """
     output = Output(json_lines=json_lines, quiet=quiet)
     from forge_cli import pipeline
 
     found = open_run(run, need_end=not no_end)
-    pipeline.evaluate(found, output, answer_rows=answer_rows)
+    given = {"sides": side, "conditions": condition, "answer_rows": answer_rows}
+    changes = {name: value for name, value in given.items() if value is not None}
+    pipeline.evaluate(found, output, changes=changes, url=url)
     show_comparison(found, output)
     output.next(f"forge export {found.path}")
     emit(found, output, end=not no_end)

@@ -25,6 +25,7 @@ LayerRange = Annotated[
     str, Field(pattern=r"^(all|(first|last) \d+|\d+ *- *\d+( *, *\d+ *- *\d+)*)$")
 ]
 Suite = Literal["raft"]
+Condition = Literal["given", "oracle", "distractors", "closed_book", "retrieved"]
 ExportKind = Literal["gguf", "mlx", "adapter", "peft"]
 Quant = Literal["f16", "q8_0", "q4_k_m"]
 OptimiserName = Literal["adamw", "adafactor", "lion", "muon"]
@@ -180,6 +181,18 @@ class Settings(BaseModel):
     suite: list[Suite] = Field(["raft"], description="eval suites")
     eval_rows: int = Field(200, ge=1, description="test rows for the loss, at the most")
     answer_rows: int = Field(48, ge=0, description="test rows to generate answers for")
+    condition_rows: int = Field(
+        24, ge=0, description="of these, how many also under each other condition"
+    )
+    conditions: list[Condition] = Field(
+        ["given", "oracle", "distractors", "closed_book", "retrieved"],
+        description="what the judge shows with a question",
+    )
+    sides: list[str] = Field(
+        default_factory=lambda: ["base", "base+examples", "tuned"],
+        description="what is compared: base, tuned, checkpoint:STEP, a GGUF file, a run, "
+        "ollama:NAME, openai:NAME; +examples shows worked answers",
+    )
     resamples: int = Field(10_000, ge=1000, description="bootstrap resamples")
 
     to: list[ExportKind] = Field(["gguf"], description="what export writes")
@@ -249,8 +262,20 @@ def resolve(
         if key.startswith("FORGE_") and key not in _ENV_NOT_SETTINGS and "_TEST_" not in key:
             layer({key[6:].lower(): yaml.safe_load(text)}, f"environment {key}")
     layer({k: v for k, v in flags.items() if v is not None and v != []}, "flag")
+    return Resolved(checked(values, origins), origins)
+
+
+def checked(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
+    """The settings with these values.
+
+    Args:
+        origins: where each value that may be wrong comes from.
+
+    Raises:
+        UsageError: a value is not allowed; it is named with its origin.
+    """
     try:
-        return Resolved(Settings(**values), origins)
+        return Settings(**values)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         key = str(fault["loc"][0])

@@ -1,21 +1,46 @@
-"""Judge the tuned model against its base on held-out rows: `evaluate.run(...)`."""
+"""Judge models on held-out rows: `evaluate.run(...)`.
+
+sample → conditions → ask (every side, every question; kept row by row) → metrics → stats
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
-from forge_cli.core.jsonl import atomic_file
-from forge_cli.core.records import Example
+from forge_cli.core.jsonl import atomic_file, write_json
+from forge_cli.core.records import Chunk, Example
+from forge_cli.evaluate.ask import Heard, Question, ask
+from forge_cli.evaluate.conditions import CONDITIONS, choose_examples, put_under
+from forge_cli.evaluate.metrics import METRICS, score
+from forge_cli.evaluate.retrieval import Retriever
+from forge_cli.evaluate.sample import spread
+from forge_cli.evaluate.sides import SideSpec, open_side
+from forge_cli.evaluate.stats import Comparison, compare
 
-T = TypeVar("T")
-# Lower is better for the loss only.
-_SCORES = ("answer_f1", "quote_correct", "abstention")
+SIDES = ("base", "base+examples", "tuned")
+_MAX_ANSWER = 160
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One metric of two sides under one condition.
+
+    Attributes:
+        condition: see `evaluate.conditions`.
+        reference, side: what is compared with what; the difference is side − reference.
+    """
+
+    condition: str
+    metric: str
+    reference: str
+    side: str
+    found: Comparison
 
 
 def run(
@@ -23,145 +48,164 @@ def run(
     *,
     adapters: Path,
     out: Path,
+    sides: Sequence[str] = SIDES,
+    conditions: Sequence[str] = CONDITIONS,
+    chunks: Sequence[Chunk] = (),
     rows: int = 200,
     answer_rows: int = 48,
+    condition_rows: int = 24,
     resamples: int = 10_000,
     seed: int = 0,
+    url: str | None = None,
     reporter: Reporter = SILENT,
-) -> dict[str, dict[str, Any]]:
-    """Compare base and tuned on the rows of split "test".
+) -> list[Pair]:
+    """Compare sides on the rows of split "test", the first side with each of the others.
 
-    The base is quantised as the tuned model is, and gets the same prompt, which
-    describes the answer form. Answers are greedy. Writes `out`/raft.jsonl, one line per
-    row with both sides' losses and answers.
+    The base is quantised as the tuned model is, and gets the same prompt, which describes the
+    answer form; base+examples is also shown two worked answers, so that what is won by knowing
+    the form alone can be told from what is won by knowing the code. Answers are greedy.
+
+    Writes `out`/raft.jsonl (a line per row: each side's losses, answers and scores),
+    `out`/pairs.json, and `out`/cache/, from which a run that was stopped goes on.
 
     Args:
-        rows: test rows for the loss, answer_rows: of these, how many to generate for.
-
-    Returns:
-        metric → base, tuned, difference, low, high, n, clusters, verdict; metrics are
-        `raft.answer_loss`, `raft.answer_f1`, `raft.quote_correct`, `raft.abstention`.
+        adapters: of the run that is judged, which says what its base is.
+        sides: see `evaluate.sides`.
+        conditions: under which answers are asked for; losses are taken under "given".
+        chunks: where documents are retrieved from (none: nothing is asked under "retrieved").
+        rows: test rows for the loss. answer_rows: of these, how many to answer as given,
+            condition_rows: and under each other condition.
+        url: of the server, for ollama: and openai:.
 
     Raises:
-        ForgeError: no test rows.
+        UsageError: a side is not known. ForgeError: no test rows, or a model that fails.
     """
-    from forge_cli.models.adapters import load_tuned
-    from forge_cli.models.load import load_base
-
+    specs = [SideSpec.parse(side) for side in sides]
     test = spread([e for e in examples if e.split == "test"], rows, seed)
     if not test:
         raise ForgeError("no rows of split test", "run forge validate before forge train")
-    asked = test[:answer_rows]
-    config = json.loads((adapters / "config.json").read_text())
-    sides: dict[str, dict[str, list[Any]]] = {}
-    for side in ("base", "tuned"):
-        if side == "base":
-            loaded = load_base(
-                config["model"],
-                bits=config["bits"],
-                group_size=config["group_size"],
-                mode=config.get("mode", "affine"),
-                reporter=reporter,
-            )
-        else:
-            loaded = load_tuned(adapters, reporter=reporter)
-        sides[side] = _judge(loaded, test, asked, side, reporter)
-        del loaded
-    _save(out / "raft.jsonl", test, sides)
-    return _compare(test, asked, sides, resamples, seed)
-
-
-def spread(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
-    """Up to `limit` rows of whole contexts, from as many files as there are.
-
-    An interval needs files (its clusters) more than rows. Contexts stay whole because rows
-    share their prefix, but the rows come in turns, one of each context, so that the first
-    few are from many files too. Seeded.
-    """
-    import random
-
-    rng = random.Random(f"{seed}/test")
-    contexts: dict[str, list[Example]] = {}
-    for example in examples:
-        contexts.setdefault(example.context_id, []).append(example)
-    order = [contexts[context] for context in sorted(contexts)]
-    rng.shuffle(order)
-    order = _in_turns(order, lambda rows: rows[0].origin.path)
-    chosen = [example for rows in order for example in rows][:limit]
-    rng.shuffle(chosen)
-    return _in_turns(chosen, lambda example: example.context_id)
-
-
-def _in_turns(items: Sequence[T], key: Callable[[T], str]) -> list[T]:
-    """The first of each key, then the second of each, and so on."""
-    met: Counter[str] = Counter()
-    turns = []
-    for place, item in enumerate(items):
-        turns.append((met[key(item)], place))
-        met[key(item)] += 1
-    return [items[place] for _, place in sorted(turns)]
-
-
-def _judge(
-    loaded: Any, test: list[Example], asked: list[Example], side: str, reporter: Reporter
-) -> dict[str, list[Any]]:
-    from forge_cli.evaluate.answers import generate
-    from forge_cli.evaluate.metrics import score
-    from forge_cli.models.answer_losses import answer_losses
-
-    losses = answer_losses(loaded, test, side, reporter)
-    texts = generate(loaded, asked, side, reporter) if asked else []
-    scores = [score(example, text) for example, text in zip(asked, texts, strict=True)]
-    return {"loss": losses, "text": texts, "scores": scores}
-
-
-def _compare(
-    test: list[Example],
-    asked: list[Example],
-    sides: dict[str, dict[str, list[Any]]],
-    resamples: int,
-    seed: int,
-) -> dict[str, dict[str, Any]]:
-    from forge_cli.evaluate.stats import compare
-
-    found = {
-        "raft.answer_loss": compare(
-            sides["base"]["loss"],
-            sides["tuned"]["loss"],
-            [example.origin.path for example in test],
-            lower_is_better=True,
-            resamples=resamples,
-            seed=seed,
-        ).as_dict()
+    retriever = Retriever(chunks) if chunks and "retrieved" in conditions else None
+    asked = [c for c in conditions if retriever or c != "retrieved"]
+    questions = _questions(test, asked, answer_rows, condition_rows, retriever)
+    shown = choose_examples([e for e in examples if e.split == "train"])
+    heard: dict[str, Heard] = {}
+    for model in dict.fromkeys(spec.model for spec in specs):
+        variants = [spec for spec in specs if spec.model == model]
+        side = open_side(variants[0], adapters, url=url, max_tokens=_longest(test))
+        for spec in variants:
+            heard[spec.text] = ask(spec, side, questions, test, shown, out / "cache", reporter)
+        side.close()
+    scores = {
+        name: [score(q.example, a.text) for q, a in zip(questions, found.answers, strict=True)]
+        for name, found in heard.items()
     }
-    for name in _SCORES if asked else ():
-        found[f"raft.{name}"] = compare(
-            [row[name] for row in sides["base"]["scores"]],
-            [row[name] for row in sides["tuned"]["scores"]],
-            [example.origin.path for example in asked],
-            lower_is_better=False,
-            resamples=resamples,
-            seed=seed,
-        ).as_dict()
+    _save(out / "raft.jsonl", test, questions, heard, scores)
+    pairs = _pairs([spec.text for spec in specs], test, questions, heard, scores, resamples, seed)
+    write_json(out / "pairs.json", [asdict(pair) for pair in pairs])
+    return pairs
+
+
+def _questions(
+    test: Sequence[Example],
+    conditions: Sequence[str],
+    answer_rows: int,
+    condition_rows: int,
+    retriever: Retriever | None,
+) -> list[Question]:
+    found = []
+    for condition in CONDITIONS:
+        if condition not in conditions:
+            continue
+        wanted = answer_rows if condition == "given" else min(answer_rows, condition_rows)
+        under = (put_under(condition, example, retriever) for example in test[:answer_rows])
+        kept = [example for example in under if example is not None]
+        found += [Question(condition, example) for example in kept[:wanted]]
     return found
 
 
-def _save(path: Path, test: list[Example], sides: dict[str, dict[str, list[Any]]]) -> None:
-    with atomic_file(path) as stream:
-        for index, example in enumerate(test):
-            row: dict[str, Any] = {
-                "id": example.id,
-                "kind": example.origin.kind,
-                "path": example.origin.path,
-                "question": example.question,
-                "reference": example.messages[-1].content,
-                "oracle": any(document.oracle for document in example.documents),
+def _longest(test: Sequence[Example]) -> int:
+    """Most tokens of an answer: what a model still says after half as much again as the longest
+    reference cannot mend it; a base that does not know when to stop would fill any limit."""
+    characters = max(len(example.messages[-1].content) for example in test)
+    return min(_MAX_ANSWER, max(32, round(1.5 * characters / 3)))
+
+
+def _pairs(
+    names: Sequence[str],
+    test: Sequence[Example],
+    questions: Sequence[Question],
+    heard: Mapping[str, Heard],
+    scores: Mapping[str, list[dict[str, float]]],
+    resamples: int,
+    seed: int,
+) -> list[Pair]:
+    """Every two sides, an earlier one as reference for a later one."""
+    pairs = []
+    for at, side in enumerate(names):
+        for reference in names[:at]:
+            before, after = heard[reference].losses, heard[side].losses
+            if before is not None and after is not None:
+                files = [example.origin.path for example in test]
+                found = compare(
+                    before, after, files, lower_is_better=True, resamples=resamples, seed=seed
+                )
+                pairs.append(Pair("given", "answer_loss", reference, side, found))
+            for condition in dict.fromkeys(q.condition for q in questions):
+                places = [i for i, q in enumerate(questions) if q.condition == condition]
+                files = [questions[i].example.origin.path for i in places]
+                for metric in METRICS[condition]:
+                    one, other = ([scores[s][i][metric] for i in places] for s in (reference, side))
+                    found = compare(
+                        one, other, files, lower_is_better=False, resamples=resamples, seed=seed
+                    )
+                    pairs.append(Pair(condition, metric, reference, side, found))
+    return pairs
+
+
+def _save(
+    path: Path,
+    test: Sequence[Example],
+    questions: Sequence[Question],
+    heard: Mapping[str, Heard],
+    scores: Mapping[str, list[dict[str, float]]],
+) -> None:
+    """A line for each row under each condition, and for each row of which only a loss is known."""
+    losses = {name: dict(zip([e.id for e in test], found.losses or [], strict=bool(found.losses)))
+              for name, found in heard.items()}  # fmt: skip
+    answered = {q.example.id for q in questions if q.condition == "given"}
+    lines = [_line(q.example, q.condition) for q in questions]
+    for index, question in enumerate(questions):
+        for name, found in heard.items():
+            answer = found.answers[index]
+            own: dict[str, Any] = {"text": answer.text, **scores[name][index]}
+            if answer.confidence is not None:
+                own["confidence"] = round(answer.confidence, 4)
+            if question.condition == "given" and question.example.id in losses[name]:
+                own["loss"] = losses[name][question.example.id]
+            lines[index]["sides"][name] = own
+    for example in test:
+        if example.id not in answered:
+            line = _line(example, "given")
+            line["sides"] = {
+                n: {"loss": found[example.id]} for n, found in losses.items() if example.id in found
             }
-            for side, values in sides.items():
-                row[side] = {"loss": values["loss"][index]}
-                if index < len(values["text"]):
-                    row[side] |= {"text": values["text"][index], **values["scores"][index]}
-            stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            lines.append(line)
+    with atomic_file(path) as stream:
+        for line in lines:
+            stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
 
-__all__ = ["run"]
+def _line(example: Example, condition: str) -> dict[str, Any]:
+    return {
+        "id": example.id,
+        "condition": condition,
+        "kind": example.origin.kind,
+        "path": example.origin.path,
+        "question": example.question,
+        "reference": example.messages[-1].content,
+        "documents": [document.model_dump() for document in example.documents],
+        "sides": {},
+    }
+
+
+__all__ = ["CONDITIONS", "SIDES", "Pair", "run", "spread"]

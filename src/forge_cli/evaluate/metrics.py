@@ -8,6 +8,16 @@ from collections import Counter
 from forge_cli.core.answer_form import is_abstention, read_answer
 from forge_cli.core.records import Example
 
+# What is read of the scores under each condition.
+_ALL = ("answer_f1", "quote_correct", "abstention")
+METRICS = {
+    "given": _ALL,
+    "oracle": _ALL,
+    "distractors": ("quote_correct", "abstention"),
+    "closed_book": ("answer_f1",),
+    "retrieved": ("answer_f1", "quote_correct"),
+}
+
 
 def words(text: str) -> list[str]:
     """Identifiers, numbers and words, lower case."""
@@ -28,27 +38,31 @@ def f1(answer: str, reference: str) -> float:
 
 
 def score(example: Example, text: str) -> dict[str, float]:
-    """The scores of a generated answer.
+    """The scores of a generated answer, by what its reference does: answer or abstain.
 
-    answer_f1: word F1 of the final answer; on rows without the oracle it is 1 when the
-        answer abstains, else 0.
-    quote_correct: with an oracle, 1 when there are quotes and each stands verbatim in an
-        oracle document; without one, 1 when nothing is quoted.
-    abstention: 1 when it abstains exactly if no oracle is shown.
+    answer_f1: word F1 of the final answer; where abstaining is right, 1 when it abstains.
+    quote_correct: 1 when there are quotes and each stands verbatim in a document that holds the
+        answer (an oracle, or one with the reference's quotes in it); where abstaining is right,
+        1 when nothing is quoted.
+    abstention: 1 when it abstains exactly if that is right.
     """
     answer = read_answer(text)
-    oracles = [document.text for document in example.documents if document.oracle]
-    abstains = is_abstention(answer.final)
-    if oracles:
-        quotes = [quote.text for quote in answer.quotes]
-        found = all(any(quote in text for text in oracles) for quote in quotes)
+    abstains, quotes = is_abstention(answer.final), [quote.text for quote in answer.quotes]
+    if is_abstention(example.answer.final):
         return {
-            "answer_f1": f1(answer.final, example.answer.final),
-            "quote_correct": float(bool(quotes) and found),
-            "abstention": float(not abstains),
+            "answer_f1": float(abstains),
+            "quote_correct": float(not quotes),
+            "abstention": float(abstains),
         }
+    wanted = [quote.text for quote in example.answer.quotes]
+    holders = [
+        document.text
+        for document in example.documents
+        if document.oracle or (wanted and all(quote in document.text for quote in wanted))
+    ]
+    found = all(any(quote in text for text in holders) for quote in quotes)
     return {
-        "answer_f1": float(abstains),
-        "quote_correct": float(not answer.quotes),
-        "abstention": float(abstains),
+        "answer_f1": f1(answer.final, example.answer.final),
+        "quote_correct": float(bool(quotes) and found),
+        "abstention": float(not abstains),
     }

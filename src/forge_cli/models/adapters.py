@@ -162,8 +162,13 @@ def read_adapters(folder: Path) -> AdapterFolder:
     return AdapterFolder(config, arrays, initial)
 
 
-def load_tuned(folder: Path, *, reporter: Reporter = SILENT) -> Loaded:
+def load_tuned(
+    folder: Path, *, arrays: Mapping[str, mx.array] | None = None, reporter: Reporter = SILENT
+) -> Loaded:
     """The tuned model from an adapter folder: base weights, residuals and adapters.
+
+    Args:
+        arrays: A and B (and m) of another step, in place of the folder's.
 
     Raises:
         ForgeError: the folder is incomplete or the base cannot be loaded.
@@ -171,9 +176,8 @@ def load_tuned(folder: Path, *, reporter: Reporter = SILENT) -> Loaded:
     found = read_adapters(folder)
     config = found.config
     loaded = load_to_quantise(config.model, reporter=reporter)
-    attach(
-        loaded.model, config, found.arrays, found.initial, stored=loaded.stored_as(config.quantiser)
-    )
+    own, stored = dict(arrays or found.arrays), loaded.stored_as(config.quantiser)
+    attach(loaded.model, config, own, found.initial, stored=stored)
     make_ready(loaded)
     if config.residual_sha256 and residual_hash(loaded.model) != config.residual_sha256:
         reporter.warn(

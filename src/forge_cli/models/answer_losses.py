@@ -1,4 +1,4 @@
-"""How well a model foretells the answers of rows."""
+"""How well a model foretells the answers of chats."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from forge_cli.core.events import Reporter
-from forge_cli.core.records import Example
+from forge_cli.core.records import Example, Message
 from forge_cli.models.backend import mx
 from forge_cli.models.chat import tokenise
 from forge_cli.models.load import Loaded
+from forge_cli.models.prefixes import group_by_prefix
 from forge_cli.models.shared_context import group_rows, token_losses
 
 # More rows of one context than this go into a second group: branches cost memory.
@@ -26,13 +27,17 @@ def by_context(examples: Sequence[Example]) -> list[list[int]]:
 
 
 def answer_losses(
-    loaded: Loaded, examples: Sequence[Example], name: str, reporter: Reporter
+    loaded: Loaded, chats: Sequence[Sequence[Message]], name: str, reporter: Reporter
 ) -> list[float]:
-    """Mean cross-entropy per answer token of each row, in nats."""
-    losses = [0.0] * len(examples)
-    with reporter.task(f"{name}: answer loss", len(examples)) as task:
-        for indices in by_context(examples):
-            group = group_rows([tokenise(loaded.tokenizer, examples[i].messages) for i in indices])
+    """Mean cross-entropy per token of each chat's last message, in nats.
+
+    What chats share at their beginning runs once.
+    """
+    losses = [0.0] * len(chats)
+    rows = [tokenise(loaded.tokenizer, chat) for chat in chats]
+    with reporter.task(f"{name}: answer loss", len(chats)) as task:
+        for indices in group_by_prefix([row.ids[: row.start] for row in rows]):
+            group = group_rows([rows[i] for i in indices])
             values = np.array(token_losses(loaded.model, group))
             start = 0
             for index, count in zip(indices, group.counts, strict=True):

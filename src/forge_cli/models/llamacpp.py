@@ -11,7 +11,7 @@ import ctypes
 import functools
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from types import TracebackType
@@ -85,8 +85,10 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_set_n_threads": (None, (c_void_p, c_int32, c_int32)),
     "llama_get_memory": (c_void_p, (c_void_p,)),
     "llama_memory_clear": (None, (c_void_p, c_bool)),
+    "llama_memory_seq_rm": (c_bool, (c_void_p, c_int32, c_int32, c_int32)),
     "llama_decode": (c_int32, (c_void_p, _Batch)),
     "llama_get_logits": (POINTER(c_float), (c_void_p,)),
+    "llama_get_logits_ith": (POINTER(c_float), (c_void_p, c_int32)),
     "llama_model_quantize_default_params": (_QuantizeParams, ()),
     "llama_model_quantize": (c_uint32, (c_char_p, c_char_p, POINTER(_QuantizeParams))),
 }
@@ -166,6 +168,7 @@ class LlamaCpp:
         self._lib = _library()
         self.n_ctx = n_ctx
         self._context = None
+        self._held: list[int] = []  # tokens in the memory of sequence 0
         _said.clear()
         params = self._lib.llama_model_default_params()
         no_devices = (c_void_p * 1)(None)
@@ -232,31 +235,82 @@ class LlamaCpp:
             ForgeError: more than `n_ctx` tokens, an id outside the vocabulary, or a
                 failure inside llama.cpp.
         """
-        if len(tokens) > self.n_ctx:
+        self._check(tokens, len(tokens))
+        self._keep(0)
+        out = np.empty((len(tokens), self.n_vocab), np.float32)
+        for start in range(0, len(tokens), _BATCH):
+            part = list(tokens[start : start + _BATCH])
+            self._decode(part, [1] * len(part))
+            found = self._lib.llama_get_logits(self._context)
+            shape = (len(part), self.n_vocab)
+            out[start : start + len(part)] = np.ctypeslib.as_array(found, shape)
+        return out
+
+    def generate(
+        self, tokens: Sequence[int], limit: int, ends: Collection[int]
+    ) -> tuple[list[int], list[float]]:
+        """Go on greedily after `tokens`; what they share with the last call is not run again.
+
+        Returns:
+            At most `limit` ids without the one of `ends` that ended them, and the log-probability
+            of each and of the end.
+
+        Raises:
+            ForgeError: as `logits`; prompt and answer together must fit `n_ctx`.
+        """
+        self._check(tokens, len(tokens) + limit)
+        same = 0
+        while same < min(len(self._held), len(tokens) - 1) and self._held[same] == tokens[same]:
+            same += 1
+        self._keep(same)
+        rest, answer, chances = list(tokens[same:]), list[int](), list[float]()
+        while True:
+            for start in range(0, len(rest), _BATCH):
+                part = rest[start : start + _BATCH]
+                self._decode(part, [0] * (len(part) - 1) + [1])
+            found = self._lib.llama_get_logits_ith(self._context, -1)
+            scores = np.ctypeslib.as_array(found, (self.n_vocab,)).astype(np.float64)
+            token = int(scores.argmax())
+            chances.append(float(-np.log(np.exp(scores - scores[token]).sum())))
+            if token in ends:
+                return answer, chances
+            answer.append(token)
+            if len(answer) == limit:
+                return answer, chances
+            rest = [token]
+
+    def _check(self, tokens: Sequence[int], length: int) -> None:
+        if length > self.n_ctx:
             raise ForgeError(
-                f"{len(tokens)} tokens do not fit a context of {self.n_ctx}", "use shorter prompts"
+                f"{length} tokens do not fit a context of {self.n_ctx}", "use shorter prompts"
             )
         if any(not 0 <= token < self.n_vocab for token in tokens):
             raise ForgeError(
                 f"a prompt has token {max(tokens)}, the file knows {self.n_vocab} tokens",
                 "export it again from the same tokenizer",
             )
-        self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
-        out = np.empty((len(tokens), self.n_vocab), np.float32)
-        for start in range(0, len(tokens), _BATCH):
-            part = list(tokens[start : start + _BATCH])
-            batch = _Batch(
-                n_tokens=len(part),
-                token=(c_int32 * len(part))(*part),
-                logits=(c_int8 * len(part))(*[1] * len(part)),
-            )
-            _said.clear()
-            if code := self._lib.llama_decode(self._context, batch):
-                raise ForgeError(f"llama.cpp fails to decode ({code}): {_reason()}", "export again")
-            found = self._lib.llama_get_logits(self._context)
-            shape = (len(part), self.n_vocab)
-            out[start : start + len(part)] = np.ctypeslib.as_array(found, shape)
-        return out
+
+    def _keep(self, count: int) -> None:
+        """Forget all but the first `count` tokens that were run."""
+        memory = self._lib.llama_get_memory(self._context)
+        # Recurrent models cannot forget a part.
+        if count and self._lib.llama_memory_seq_rm(memory, 0, count, -1):
+            del self._held[count:]
+        else:
+            self._lib.llama_memory_clear(memory, True)
+            self._held = []
+
+    def _decode(self, tokens: list[int], wanted: list[int]) -> None:
+        """Run tokens behind those that are held; `wanted` marks where logits are kept."""
+        batch = _Batch(
+            n_tokens=len(tokens),
+            token=(c_int32 * len(tokens))(*tokens),
+            logits=(c_int8 * len(tokens))(*wanted),
+        )
+        _said.clear()
+        if code := self._lib.llama_decode(self._context, batch):
+            raise ForgeError(f"llama.cpp fails to decode ({code}): {_reason()}", "export again")
+        self._held += tokens
 
 
 def quantise(source: Path, target: Path, file_type: int) -> None:

@@ -13,11 +13,12 @@ from forge_cli.core.config import Resolved, Settings, cache_dir, parse_duration
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import read_records, write_records
-from forge_cli.core.records import Example, Preference, as_example
+from forge_cli.core.records import Example, Preference
 from forge_cli.core.run_dir import RunDir
 from forge_cli.pipeline.continued import with_adapters
 from forge_cli.pipeline.data import make_examples, mine_chunks, validated, with_data
 from forge_cli.pipeline.distributed import follow, leading, send_rows
+from forge_cli.pipeline.judging import evaluate, held_out, judge, test_rows
 
 if TYPE_CHECKING:
     from forge_cli.train.distributed import World
@@ -197,59 +198,6 @@ def train_settings(s: Settings) -> dict[str, Any]:
     return {"cache": cache, "budget": budget, **{name: getattr(s, name) for name in names}}
 
 
-def evaluate(run: RunDir, reporter: Reporter, *, answer_rows: int | None = None) -> None:
-    """The eval stage on the run's test rows."""
-    with run.locked():
-        judge(run, reporter, answer_rows=answer_rows)
-
-
-def judge(run: RunDir, reporter: Reporter, *, answer_rows: int | None = None) -> None:
-    """The eval stage, in a run that is locked."""
-    from forge_cli import evaluate as stage
-
-    s = Settings(**run.state["settings"])
-    _need(run, "train", "forge train")
-    wanted = s.answer_rows if answer_rows is None else answer_rows
-    if run.state["stages"].get("eval") == {"answer_rows": wanted}:
-        reporter.note(f"{run.path}: already judged")
-        return
-    metrics = stage.run(
-        test_rows(run),
-        adapters=run.path / "adapters",
-        out=run.path / "eval",
-        rows=s.eval_rows,
-        answer_rows=wanted,
-        resamples=s.resamples,
-        seed=s.seed,
-        reporter=reporter,
-    )
-    nested: dict[str, dict[str, Any]] = {}
-    for name, value in metrics.items():
-        suite, _, metric = name.partition(".")
-        nested.setdefault(suite, {})[metric] = value
-    run.record(eval=nested)
-    run.finish("eval", answer_rows=wanted)
-
-
-def test_rows(run: RunDir) -> list[Example]:
-    """The held-out rows of a run."""
-    file = run.file("data", "examples.jsonl")
-    if not file.exists():
-        raise UsageError(
-            f"{run.path}: trained on preferences: it has no test rows",
-            "judge a run over the repository; this one can be exported",
-        )
-    return [example for example in read_records(file, Example) if example.split == "test"]
-
-
-def _held_out(run: RunDir) -> list[Example]:
-    """Texts to compare an exported file on: test rows, or the chosen answers of preferences."""
-    pairs = run.file("data", "preferences.jsonl")
-    if not pairs.exists():
-        return test_rows(run)
-    return [as_example(pair) for pair in read_records(pairs, Preference)]
-
-
 def export(run: RunDir, s: Settings, reporter: Reporter) -> None:
     """The export stage: GGUF files in export/, checked."""
     from forge_cli import export as stage
@@ -262,7 +210,7 @@ def export(run: RunDir, s: Settings, reporter: Reporter) -> None:
             name=run.path.name,
             to=s.to,
             quants=s.quant,
-            held_out=_held_out(run),
+            held_out=held_out(run),
             parity=s.parity,
             reporter=reporter,
         )
@@ -277,7 +225,7 @@ def deploy(run: RunDir, s: Settings, *, name: str, dry_run: bool, reporter: Repo
     if not found:
         raise UsageError(f"{run.path}: nothing is exported", f"run: forge export {run.path}")
     file = min(found, key=lambda f: f.stat().st_size)
-    asked = next((e for e in _held_out(run) if any(d.oracle for d in e.documents)), None)
+    asked = next((e for e in held_out(run) if any(d.oracle for d in e.documents)), None)
     smoke = [(asked.messages[:-1], "")] if asked else []
     deploy_file(file, s, name=name, dry_run=dry_run, reporter=reporter, smoke=smoke)
     run.record(deploy={"name": name, "file": str(file), "dry_run": dry_run})

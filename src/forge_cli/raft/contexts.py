@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from forge_cli.core.records import Chunk
+from forge_cli.core.words import words_of
 from forge_cli.raft.commits import commit_documents, is_commits
 from forge_cli.raft.index import Index, is_test
 
@@ -193,11 +194,6 @@ def _neighbours(words: list[list[str]]) -> list[list[int]]:
         by_score = sorted(range(len(words)), key=lambda i: (-float(scores[i]), i))
         ranked.append([other for other in by_score if other != own])
     return ranked
-
-
-def words_of(text: str) -> list[str]:
-    """Identifiers split at underscores and capitals, lower case."""
-    return [w.lower() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", text)] or ["_"]
 
 
 def jaccard(a: Iterable[str], b: Iterable[str]) -> float:

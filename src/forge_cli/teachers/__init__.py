@@ -17,12 +17,17 @@ OLLAMA, OPENAI = "http://127.0.0.1:11434/v1", "https://api.openai.com/v1"
 
 @dataclass(frozen=True)
 class Completion:
-    """What a teacher wrote, or why it did not."""
+    """What a teacher wrote, or why it did not.
+
+    Attributes:
+        confidence: geometric mean of the tokens' probabilities, where they are known.
+    """
 
     text: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str = ""
+    confidence: float | None = None
 
 
 @dataclass

@@ -24,7 +24,7 @@ def out_of_bounds(
     from forge_cli.models.load import load_dense
 
     loaded = load_dense(model, reporter=reporter)
-    for loss in answer_losses(loaded, examples, "base", reporter):
+    for loss in answer_losses(loaded, [e.messages for e in examples], "base", reporter):
         if loss < least:
             yield f"base loss {loss:.2f}, below {least:g}: the base knows the answer"
         elif loss > most:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forge_cli.evaluate.answers import _share_prefix, decode
+from forge_cli.evaluate.generation import Continuation, decode, generate, share_prefix
 from forge_cli.models.backend import mx, nn
 from forge_cli.models.load import Loaded
+from forge_cli.models.prefixes import group_by_prefix, shared_length
 from tiny_train import random_model
 
 LIMIT = 24
@@ -70,7 +71,40 @@ def test_a_batch_answers_as_each_row_alone(name: str) -> None:
     branches: list[list[int]] = []
     caches: list[list[Any]] = []
     for group in prompts:
-        rest, filled = _share_prefix(side, group)
+        rest, filled = share_prefix(side, group)
         branches, caches = branches + rest, caches + filled
-    assert decode(side, branches, caches, LIMIT) == wanted
-    assert decode(side, branches, caches, 1) == [tokens[:1] for tokens in wanted], "used twice"
+    assert [c.tokens for c in decode(side, branches, caches, LIMIT)] == wanted
+    again = decode(side, branches, caches, 1)
+    assert [c.tokens for c in again] == [tokens[:1] for tokens in wanted], "used twice"
+    found: dict[int, Continuation] = {}
+    flat = [prompt for group in prompts for prompt in group]
+    generate(side, flat[::-1], LIMIT, found.__setitem__)
+    assert [found[index].tokens for index in reversed(range(len(flat)))] == wanted
+
+
+def test_an_answer_knows_how_likely_its_tokens_were() -> None:
+    model = random_model("llama", num_hidden_layers=2)
+    prompt = [int(x) for x in np.random.default_rng(1).integers(0, 300, 20)]
+    alone = greedy(model, prompt)
+    found: dict[int, Continuation] = {}
+    generate(loaded(model, {alone[3]}), [prompt], LIMIT, found.__setitem__)
+    logits = np.array(model(mx.array([prompt + alone[:4]])), np.float64)[0]
+    want = []
+    for at, token in enumerate(alone[:4], len(prompt) - 1):
+        want.append(logits[at, token] - np.log(np.exp(logits[at]).sum()))
+    end = alone.index(alone[3])
+    np.testing.assert_allclose(found[0].log_probabilities, want[: end + 1], atol=1e-4)
+    assert found[0].confidence == pytest.approx(np.exp(np.mean(want[: end + 1])), rel=1e-4)
+
+
+def test_sequences_that_begin_alike_are_put_together() -> None:
+    a, b = [1] * 10, [2] * 10
+    sequences = [[*a, 5], [*b, 7, 7], [*a, 6, 6], [*b, 8], [3], [*a, 5]]
+    assert group_by_prefix(sequences) == [[0, 2, 5], [1, 3], [4]]
+    assert shared_length([sequences[0], sequences[2]]) == 10
+    assert shared_length([[4, 4, 4]]) == 2, "one token is left to run"
+    assert shared_length([[1, 2], [1, 2, 3]]) == 1
+    many = group_by_prefix([[*a, n] for n in range(20)])
+    assert sorted(map(len, many)) == [4, 8, 8] and {i for group in many for i in group} == set(
+        range(20)
+    )

@@ -1,57 +1,65 @@
-"""What a model makes of the test rows: loss on the reference answers, and its own answers."""
+"""Greedy answers from a model in memory: in batches, the prompts' shared beginnings run once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from forge_cli.core.events import Reporter
-from forge_cli.core.records import Example
-from forge_cli.models.answer_losses import by_context
 from forge_cli.models.backend import mx
-from forge_cli.models.chat import tokenise
 from forge_cli.models.load import Loaded
+from forge_cli.models.prefixes import group_by_prefix, shared_length
 from forge_cli.models.shared_context import lm_head
 
 _BATCH = 16
-# A base model that does not know when to stop would fill any limit.
-_MAX_ANSWER = 160
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model went on with, up to its end-of-turn token.
+
+    Attributes:
+        tokens: ids, without the end-of-turn token.
+        log_probabilities: of each of them and, last, of the end (none where the limit cut it).
+    """
+
+    tokens: list[int]
+    log_probabilities: list[float]
+
+    @property
+    def confidence(self) -> float:
+        """The geometric mean of the tokens' probabilities, between 0 and 1."""
+        found = self.log_probabilities
+        return float(np.exp(np.mean(found))) if found else 1.0
 
 
 def generate(
     loaded: Loaded,
-    examples: Sequence[Example],
-    name: str,
-    reporter: Reporter,
-) -> list[str]:
-    """Greedy answers, batched; the prompts of a context share their prefix.
+    prompts: Sequence[list[int]],
+    limit: int,
+    done: Callable[[int, Continuation], None],
+) -> None:
+    """Answer every prompt; `done` gets its index and the answer, batch by batch.
 
-    An answer may be half as long again as the longest reference: what a model still has
-    to say after that cannot mend it.
+    Args:
+        prompts: token ids. limit: most tokens of an answer.
     """
-    rows = [tokenise(loaded.tokenizer, example.messages) for example in examples]
-    limit = min(_MAX_ANSWER, max(32, round(1.5 * max(row.supervised for row in rows))))
-    texts = [""] * len(examples)
-    with reporter.task(f"{name}: answers", len(examples)) as task:
-        for batch in _batches(by_context(examples)):
-            indices: list[int] = []
-            branches: list[list[int]] = []
-            caches: list[list[Any]] = []
-            for group in batch:
-                rest, filled = _share_prefix(loaded, [rows[i].ids[: rows[i].start] for i in group])
-                indices, branches, caches = indices + group, branches + rest, caches + filled
-            answers = decode(loaded, branches, caches, limit)
-            for index, answer in zip(indices, answers, strict=True):
-                texts[index] = loaded.tokenizer.decode(answer)
-            task.advance(len(indices))
-            mx.clear_cache()
-    return texts
+    for batch in _batches(group_by_prefix(prompts)):
+        indices: list[int] = []
+        branches: list[list[int]] = []
+        caches: list[list[Any]] = []
+        for group in batch:
+            rest, filled = share_prefix(loaded, [prompts[i] for i in group])
+            indices, branches, caches = indices + group, branches + rest, caches + filled
+        for index, answer in zip(indices, decode(loaded, branches, caches, limit), strict=True):
+            done(index, answer)
+        mx.clear_cache()
 
 
 def _batches(groups: list[list[int]]) -> Iterator[list[list[int]]]:
-    """Whole contexts, up to `_BATCH` rows together."""
+    """Whole groups, up to `_BATCH` rows together."""
     batch: list[list[int]] = []
     for group in groups:
         if batch and sum(map(len, batch)) + len(group) > _BATCH:
@@ -64,8 +72,8 @@ def _batches(groups: list[list[int]]) -> Iterator[list[list[int]]]:
 
 def decode(
     loaded: Loaded, prompts: list[list[int]], caches: list[list[Any]], limit: int
-) -> list[list[int]]:
-    """Greedy continuations of a batch of prompts, each without its end-of-turn token.
+) -> list[Continuation]:
+    """Greedy continuations of a batch of prompts.
 
     Args:
         prompts: what each row's cache does not hold yet, at least one token.
@@ -84,14 +92,15 @@ def decode(
         layer.finalize()
     last = mx.array([len(p) - 1 for p in prompts])
     hidden = hidden[mx.arange(len(prompts)), last]
-    answers: list[list[int]] = [[] for _ in prompts]
+    answers = [Continuation([], []) for _ in prompts]
     alive = list(range(len(prompts)))
     for _ in range(limit):
-        tokens = mx.argmax(lm_head(loaded.model, hidden), axis=-1)
+        tokens, chances = _most_likely(lm_head(loaded.model, hidden))
         going = []
-        for place, token in enumerate(np.array(tokens)):
+        for place, (token, chance) in enumerate(zip(np.array(tokens), chances, strict=True)):
+            answers[alive[place]].log_probabilities.append(float(chance))
             if int(token) not in ends:
-                answers[alive[place]].append(int(token))
+                answers[alive[place]].tokens.append(int(token))
                 going.append(place)
         if not going:
             break
@@ -104,7 +113,16 @@ def decode(
     return answers
 
 
-def _share_prefix(
+def _most_likely(logits: mx.array) -> tuple[mx.array, np.ndarray]:
+    """The likeliest token of each row of logits [N, V], and its log-probability, float32."""
+    logits = logits.astype(mx.float32)
+    tokens = mx.argmax(logits, axis=-1)
+    chances = mx.max(logits, axis=-1) - mx.logsumexp(logits, axis=-1)
+    mx.eval(tokens, chances)
+    return tokens, np.array(chances)
+
+
+def share_prefix(
     loaded: Loaded, prompts: list[list[int]]
 ) -> tuple[list[list[int]], list[list[Any]]]:
     """Run the common prefix of prompts once.
@@ -114,13 +132,9 @@ def _share_prefix(
     """
     from mlx_lm.models.cache import KVCache, make_prompt_cache
 
-    shortest = min(map(len, prompts)) - 1
-    first = prompts[0]
-    shared = 0
-    while shared < shortest and all(prompt[shared] == first[shared] for prompt in prompts):
-        shared += 1
+    shared = shared_length(prompts)
     filled = make_prompt_cache(loaded.model)
-    loaded.model.model(mx.array([first[:shared]]), cache=filled)
+    loaded.model.model(mx.array([prompts[0][:shared]]), cache=filled)
     mx.eval([(cache.keys, cache.values) for cache in filled])
     caches = []
     for _ in prompts:

@@ -1,0 +1,125 @@
+"""Put the questions to every side, and keep what each says, row by row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from forge_cli.core.errors import ForgeError
+from forge_cli.core.events import Reporter
+from forge_cli.core.records import Example, Message
+from forge_cli.evaluate.conditions import with_examples
+from forge_cli.evaluate.sides import Side, SideSpec
+from forge_cli.teachers import Completion
+from forge_cli.teachers.cache import Cached
+
+# Losses are taken, and kept, so many rows at a time.
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Question:
+    """A row under a condition; `example` has the documents and the chat of that condition."""
+
+    condition: str
+    example: Example
+
+
+@dataclass
+class Heard:
+    """What one side made of the questions.
+
+    Attributes:
+        answers: by question, in their order.
+        losses: of the rows, in nats per answer token; None where the side knows none.
+    """
+
+    answers: list[Completion] = field(default_factory=list)
+    losses: list[float] | None = None
+
+
+def ask(
+    spec: SideSpec,
+    side: Side,
+    questions: Sequence[Question],
+    rows: Sequence[Example],
+    shown: Sequence[Example],
+    folder: Path,
+    reporter: Reporter,
+) -> Heard:
+    """The answers to `questions` and the losses of `rows`; what was kept is not asked again.
+
+    Args:
+        shown: worked examples, for a side that gets them.
+        folder: keeps answers and losses by model, parameters and prompt.
+
+    Raises:
+        ForgeError: a model cannot be loaded or reached, or fails on a question.
+    """
+    worked = shown if spec.examples else ()
+    chats = [with_examples(row.messages, worked) for row in rows]
+    losses = _losses(spec, side, chats, folder, reporter)
+    # Without documents there is nothing to show the form of.
+    prompts = [
+        with_examples(q.example.messages, worked if q.example.documents else ())[:-1]
+        for q in questions
+    ]
+    answers = [Completion() for _ in prompts]
+    with reporter.task(f"{spec.text}: answers", len(prompts)) as task:
+
+        def keep(index: int, found: Completion) -> None:
+            if found.error:
+                raise ForgeError(
+                    f"{spec.text}: no answer to row {questions[index].example.id}: {found.error}",
+                    "run it again: what was answered is kept",
+                )
+            answers[index] = found
+            task.advance(1)
+
+        Cached(side, folder).complete(prompts, keep)
+    return Heard(answers, losses)
+
+
+def _losses(
+    spec: SideSpec,
+    side: Side,
+    chats: Sequence[list[Message]],
+    folder: Path,
+    reporter: Reporter,
+) -> list[float] | None:
+    keys = [_key(side, chat) for chat in chats]
+    file = folder / "losses.jsonl"
+    known = dict(_read(file))
+    missing = [index for index, key in enumerate(keys) if key not in known]
+    with reporter.task(f"{spec.text}: answer loss", len(chats)) as task:
+        task.advance(len(chats) - len(missing))
+        for start in range(0, len(missing), _BATCH):
+            part = missing[start : start + _BATCH]
+            found = side.losses([chats[index] for index in part])
+            if found is None:
+                return None
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = [[keys[index], loss] for index, loss in zip(part, found, strict=True)]
+            with open(file, "a", encoding="utf-8") as stream:
+                stream.write("".join(f"{json.dumps(line)}\n" for line in lines))
+            known |= {key: loss for key, loss in lines}  # type: ignore[misc]
+            task.advance(len(part))
+    return [known[key] for key in keys]
+
+
+def _key(side: Side, chat: Sequence[Message]) -> str:
+    parameters = {k: v for k, v in side.parameters.items() if k != "max_tokens"}
+    told = [side.name, parameters, [[m.role, m.content] for m in chat]]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _read(file: Path) -> Iterator[tuple[str, float]]:
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        try:
+            key, loss = json.loads(line)
+        except ValueError:
+            continue  # torn by a crash: it is taken again
+        yield str(key), float(loss)

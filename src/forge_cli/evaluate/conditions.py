@@ -1,0 +1,82 @@
+"""The same question under several conditions (RAFT, arXiv 2403.10131, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from forge_cli.core.answer_form import ABSTAIN, render
+from forge_cli.core.config import Condition
+from forge_cli.core.records import Answer, Document, Example, Message
+from forge_cli.evaluate.retrieval import Retriever
+
+CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+
+CLOSED_BOOK = (
+    "Answer the question about the repository from what you know of it. Write the answer alone."
+)
+
+
+def put_under(
+    condition: Condition, example: Example, retriever: Retriever | None = None
+) -> Example | None:
+    """The row as it is asked under a condition; None where it makes no sense there.
+
+    given: as made: the right documents among distractors, or distractors alone.
+    oracle: the right documents alone. distractors: without them, so that abstaining is right.
+    closed_book: no documents; the answer is to be known.
+    retrieved: the best documents for the question, as many as were given; where none of them
+    holds the answer it may still be found, so the reference stays.
+    """
+    oracles = [document for document in example.documents if document.oracle]
+    if condition == "given":
+        return example
+    if not oracles:
+        return None
+    if condition == "oracle":
+        return _with(example, oracles, example.answer)
+    if condition == "distractors":
+        others = [document for document in example.documents if not document.oracle]
+        refusal = Answer(reason="No document holds the answer.", final=ABSTAIN)
+        return _with(example, others, refusal) if others else None
+    if condition == "closed_book":
+        asked = [
+            Message(role="system", content=CLOSED_BOOK),
+            Message(role="user", content=f"Question: {example.question}"),
+            Message(role="assistant", content=example.answer.final),
+        ]
+        return example.model_copy(update={"documents": [], "messages": asked})
+    assert retriever is not None, "retrieved documents need a retriever"
+    ids = [document.id for document in oracles]
+    found = retriever.find(example.question, len(example.documents), ids)
+    return _with(example, found, example.answer)
+
+
+def _with(example: Example, documents: Sequence[Document], answer: Answer) -> Example:
+    chat = render(documents, example.question, answer)
+    return example.model_copy(
+        update={"documents": list(documents), "answer": answer, "messages": chat}
+    )
+
+
+def with_examples(messages: Sequence[Message], shown: Sequence[Example]) -> list[Message]:
+    """The chat with worked examples, as turns of their own, before its question."""
+    turns = [turn for example in shown for turn in example.messages[1:]]
+    return [messages[0], *turns, *messages[1:]]
+
+
+def choose_examples(train: Sequence[Example]) -> list[Example]:
+    """Two rows of the training data to show: one with the answer, one that abstains.
+
+    The shortest that quote once, so that they cost little of the context; by id among equals.
+    """
+    chosen = []
+    for holds in (True, False):
+        fitting = [
+            e
+            for e in train
+            if any(d.oracle for d in e.documents) == holds and len(e.answer.quotes) == int(holds)
+        ]
+        if fitting:
+            chosen.append(min(fitting, key=lambda e: (len(e.messages[1].content), e.id)))
+    return chosen

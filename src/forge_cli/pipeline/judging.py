@@ -1,0 +1,120 @@
+"""The eval stage over a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from forge_cli.core.config import checked
+from forge_cli.core.errors import UsageError
+from forge_cli.core.events import Reporter
+from forge_cli.core.jsonl import read_records
+from forge_cli.core.records import Chunk, Example, Preference, as_example
+from forge_cli.core.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from forge_cli.evaluate import Pair
+
+# What of a run's settings the judge may be told anew.
+CHANGES = ("eval_rows", "answer_rows", "condition_rows", "conditions", "sides")
+
+
+def evaluate(
+    run: RunDir,
+    reporter: Reporter,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    url: str | None = None,
+) -> None:
+    """The eval stage on the run's test rows.
+
+    Args:
+        changes: of `CHANGES`, what differs from the run's settings.
+        url: of the server that a side names.
+    """
+    with run.locked():
+        judge(run, reporter, changes=changes, url=url)
+
+
+def judge(
+    run: RunDir,
+    reporter: Reporter,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    url: str | None = None,
+) -> None:
+    """The eval stage, in a run that is locked."""
+    from forge_cli import evaluate as stage
+
+    if not run.is_done("train"):
+        raise UsageError(f"{run.path}: not trained yet", "run: forge train")
+    own = run.state["settings"]
+    origins = dict.fromkeys(own, f"{run.path}/run.json") | dict.fromkeys(changes or {}, "flag")
+    s = checked(own | dict(changes or {}), origins)
+    asked = {name: getattr(s, name) for name in CHANGES}
+    if run.state["stages"].get("eval") == asked:
+        reporter.note(f"{run.path}: already judged")
+        return
+    pairs = stage.run(
+        _rows(run),
+        adapters=run.path / "adapters",
+        out=run.path / "eval",
+        sides=s.sides,
+        conditions=s.conditions,
+        chunks=_chunks(run),
+        rows=s.eval_rows,
+        answer_rows=s.answer_rows,
+        condition_rows=s.condition_rows,
+        resamples=s.resamples,
+        seed=s.seed,
+        url=url,
+        reporter=reporter,
+    )
+    run.record(eval=as_metrics(pairs))
+    run.finish("eval", **asked)
+
+
+def as_metrics(pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
+    """suite → metric → comparison, as a `run` record has them: base against tuned.
+
+    `raft` has the rows as given, `raft:CONDITION` the others, and `raft+examples` the rows as
+    given with the base that is shown worked examples.
+    """
+    nested: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        shown = pair.reference == "base+examples"
+        if pair.side != "tuned" or pair.reference not in ("base", "base+examples"):
+            continue
+        suite = "raft" if pair.condition == "given" else f"raft:{pair.condition}"
+        nested.setdefault(suite + "+examples" * shown, {})[pair.metric] = asdict(pair.found)
+    return nested
+
+
+def test_rows(run: RunDir) -> list[Example]:
+    """The held-out rows of a run."""
+    return [example for example in _rows(run) if example.split == "test"]
+
+
+def held_out(run: RunDir) -> list[Example]:
+    """Texts to compare an exported file on: test rows, or the chosen answers of preferences."""
+    pairs = run.file("data", "preferences.jsonl")
+    if not pairs.exists():
+        return test_rows(run)
+    return [as_example(pair) for pair in read_records(pairs, Preference)]
+
+
+def _rows(run: RunDir) -> list[Example]:
+    file = run.file("data", "examples.jsonl")
+    if not file.exists():
+        raise UsageError(
+            f"{run.path}: trained on preferences: it has no test rows",
+            "judge a run over the repository; this one can be exported",
+        )
+    return list(read_records(file, Example))
+
+
+def _chunks(run: RunDir) -> list[Chunk]:
+    """What was mined; none where training began from finished rows."""
+    file = run.file("data", "chunks.jsonl")
+    return list(read_records(file, Chunk)) if file.exists() else []

@@ -1,0 +1,184 @@
+"""All kinds of sides, on one tiny trained model, over one set of questions."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forge_cli import evaluate, export, train
+from forge_cli.core.answer_form import ABSTAIN, render
+from forge_cli.core.errors import ForgeError, UsageError
+from forge_cli.core.records import Answer, Chunk, Document, Example, Origin, Quote
+from forge_cli.evaluate import generation
+from forge_cli.evaluate.sides import SideSpec, open_side
+from forge_cli.train.checkpoint import checkpoints
+from openai_server import OpenAIServer
+from tiny_train import save_model
+
+
+def make_row(number: int, split: str, *, oracle: bool = True) -> Example:
+    def document(n: int, right: bool) -> Document:
+        text = f"def job_{n}(a={n}):\n    return a"
+        return Document(id=f"d{n}", path=f"f{n}.py", symbol=f"job_{n}", text=text, oracle=right)
+
+    shown = [document(number, True)] if oracle else []
+    documents = [*shown, document(number + 100, False)]
+    question = f"What is the default of `a` of job_{number}?"
+    answer = Answer(reason="It is there.", final=ABSTAIN)
+    if oracle:
+        quote = Quote(document=f"d{number}", text=f"a={number}")
+        answer = Answer(reason="It is there.", quotes=[quote], final=str(number))
+    return Example(
+        id=f"{split}-{number}", context_id=f"c{number}", documents=documents, question=question,
+        answer=answer, messages=render(documents, question, answer), split=split,  # type: ignore[arg-type]
+        origin=Origin(kind="default", chunk=f"d{number}", path=f"f{number}.py"),
+    )  # fmt: skip
+
+
+def make_chunk(row: Example) -> Chunk:
+    found = row.documents[0]
+    size = len(found.text)
+    return Chunk(
+        id=found.id, repo="r", path=found.path, language="python", start_byte=0, end_byte=size,
+        start_line=1, end_line=2, kind="function", symbol=found.symbol, text=found.text,
+    )  # fmt: skip
+
+
+ROWS = [make_row(n, "train", oracle=n % 3 != 2) for n in range(6)]
+ROWS += [make_row(n, "valid") for n in (10, 11)] + [make_row(n, "test") for n in range(20, 28)]
+ROWS.append(make_row(28, "test", oracle=False))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory: adapters, checkpoints of each second step, an exported file."""
+    folder = tmp_path_factory.mktemp("run")
+    model = str(save_model(folder / "model", max_position_embeddings=8192))
+    train.run(
+        ROWS, out=folder, model=model, rank=4, layers=0, steps=6, learning_rate=5e-3,
+        valid_every=2, keep_last=9, max_tokens=8192,
+    )  # fmt: skip
+    export.run(adapters=folder / "adapters", out=folder / "export", name="m", parity=False)
+    export.run(
+        adapters=folder / "adapters", out=folder / "export", name="m", quants=["f16"], parity=False
+    )
+    return folder
+
+
+def judge(trained: Path, out: Path, **changes: Any) -> list[evaluate.Pair]:
+    settings: dict[str, Any] = {"answer_rows": 5, "condition_rows": 2, "resamples": 1000}
+    return evaluate.run(ROWS, adapters=trained / "adapters", out=out, **settings | changes)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "raft.jsonl").read_text().splitlines()]
+
+
+def test_every_side_answers_the_same_questions(trained: Path, tmp_path: Path) -> None:
+    file = next((trained / "export").glob("*f16*.gguf"))
+    last = f"checkpoint:{len(checkpoints(trained / 'checkpoints')) * 2 - 2}"
+    server = OpenAIServer(lambda chat: f"##Answer: {len(chat)}")
+    sides = ["base", "base+examples", "tuned", last, "checkpoint:0", str(file), "openai:m"]
+    try:
+        pairs = judge(
+            trained, tmp_path, sides=sides, url=server.url, chunks=[make_chunk(r) for r in ROWS]
+        )
+    finally:
+        server.close()
+    found = lines(tmp_path)
+    conditions = [line["condition"] for line in found]
+    assert {c: conditions.count(c) for c in conditions} == {
+        "given": 9, "oracle": 2, "distractors": 2, "closed_book": 2, "retrieved": 2,
+    }  # fmt: skip
+    given = [line["sides"] for line in found if line["condition"] == "given"]
+    answered = [sides for sides in given if "text" in sides["base"]]
+    assert len(answered) == 5 and all(set(sides) for sides in answered)
+    mean = {
+        side: sum(row[side]["loss"] for row in given) / len(given)
+        for side in sides
+        if "loss" in given[0][side]
+    }
+    assert "openai:m" not in mean, "a server does not tell"
+    assert mean["tuned"] < mean["base"] - 0.1
+    assert mean[str(file)] == pytest.approx(mean["tuned"], abs=0.02)
+    assert mean["checkpoint:0"] == pytest.approx(mean["base"], abs=0.3)
+    assert mean["checkpoint:0"] > mean["tuned"]
+    assert not math.isclose(mean["base"], mean["base+examples"], abs_tol=1e-4)
+    asked = len(server.requests[0]["messages"])
+    assert all(row["openai:m"]["text"] == f"##Answer: {asked}" for row in answered)
+    named = {(p.reference, p.side) for p in pairs}
+    assert len(named) == 21, "every two sides"
+    shown = {p.metric for p in pairs if p.condition == "closed_book"}
+    assert shown == {"answer_f1"}
+
+
+def test_worked_examples_and_conditions_reach_the_prompt(trained: Path, tmp_path: Path) -> None:
+    server = OpenAIServer(lambda chat: "x")
+    try:
+        judge(
+            trained, tmp_path, sides=["openai:m", "openai:m+examples"], url=server.url,
+            chunks=[make_chunk(row) for row in ROWS], answer_rows=1,
+        )  # fmt: skip
+    finally:
+        server.close()
+    chats = [request["messages"] for request in server.requests]
+    plain = [chat for chat in chats if len(chat) == 2]
+    worked = [chat for chat in chats if len(chat) == 6]
+    # Five conditions each; without documents there is no form to show.
+    assert (len(plain), len(worked)) == (6, 4) or (len(plain), len(worked)) == (5, 4)
+    assert worked[0][2]["role"] == "assistant" and "##begin_quote##" in worked[0][2]["content"]
+    assert ABSTAIN in worked[0][4]["content"]
+    closed = [chat for chat in plain if "job_" in chat[1]["content"] and "def " not in str(chat)]
+    assert closed and closed[0][1]["content"].startswith("Question: ")
+
+
+def test_a_run_that_was_stopped_asks_only_the_rest(trained: Path, tmp_path: Path) -> None:
+    server = OpenAIServer(lambda chat: "x")
+    sides = {"sides": ["openai:m"], "conditions": ["given"], "url": server.url}
+    try:
+        judge(trained, tmp_path, **sides, answer_rows=3)
+        assert len(server.requests) == 3
+        judge(trained, tmp_path, **sides, answer_rows=5)
+        assert len(server.requests) == 5
+    finally:
+        server.close()
+
+
+def test_what_was_answered_is_not_generated_again(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = judge(trained, tmp_path, sides=["base", "tuned"])
+    before = (tmp_path / "raft.jsonl").read_bytes()
+
+    def fail(*_: object) -> None:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(generation, "generate", fail)
+    monkeypatch.setattr("forge_cli.models.answer_losses.answer_losses", fail)
+    assert judge(trained, tmp_path, sides=["base", "tuned"]) == first
+    assert (tmp_path / "raft.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("side", "says"),
+    [
+        ("best", "'best' is not known"),
+        ("base+shots", "is not known"),
+        ("base+examples+examples", "is not known"),
+        ("checkpoint:999", "step-00000999.safetensors: no such file"),
+        ("missing.gguf", "missing.gguf: no such file"),
+        ("", "is not known"),
+    ],
+)
+def test_sides_that_there_are_none_of(trained: Path, side: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        open_side(SideSpec.parse(side), trained / "adapters", url=None, max_tokens=8)
+
+
+def test_without_test_rows_there_is_nothing_to_judge(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ForgeError, match="no rows of split test"):
+        evaluate.run(ROWS[:8], adapters=trained / "adapters", out=tmp_path)
