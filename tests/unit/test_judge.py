@@ -9,7 +9,7 @@ from forge_cli.core.answer_form import ABSTAIN, render
 from forge_cli.core.records import Answer, Document, Example, Origin, Quote
 from forge_cli.evaluate import spread
 from forge_cli.evaluate.metrics import f1, score
-from forge_cli.evaluate.stats import compare
+from forge_cli.evaluate.statistics import compare
 
 ORACLE = Document(id="o", path="a.py", text="def f(n=3):\n    return n", oracle=True)
 OTHER = Document(id="d", path="b.py", text="def g(n=4):\n    return n", oracle=False)

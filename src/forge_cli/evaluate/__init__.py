@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from forge_cli.evaluate.metrics import METRICS, score
 from forge_cli.evaluate.retrieval import Retriever
 from forge_cli.evaluate.sample import spread
 from forge_cli.evaluate.sides import SideSpec, open_side
-from forge_cli.evaluate.stats import Comparison, compare
+from forge_cli.evaluate.statistics import Comparison, compare, correct
 
 SIDES = ("base", "base+examples", "tuned")
 _MAX_ANSWER = 160
@@ -143,13 +143,14 @@ def _pairs(
     pairs = []
     for at, side in enumerate(names):
         for reference in names[:at]:
+            own = []
             before, after = heard[reference].losses, heard[side].losses
             if before is not None and after is not None:
                 files = [example.origin.path for example in test]
                 found = compare(
                     before, after, files, lower_is_better=True, resamples=resamples, seed=seed
                 )
-                pairs.append(Pair("given", "answer_loss", reference, side, found))
+                own.append(Pair("given", "answer_loss", reference, side, found))
             for condition in dict.fromkeys(q.condition for q in questions):
                 places = [i for i, q in enumerate(questions) if q.condition == condition]
                 files = [questions[i].example.origin.path for i in places]
@@ -158,7 +159,11 @@ def _pairs(
                     found = compare(
                         one, other, files, lower_is_better=False, resamples=resamples, seed=seed
                     )
-                    pairs.append(Pair(condition, metric, reference, side, found))
+                    own.append(Pair(condition, metric, reference, side, found))
+            corrected = correct([pair.found for pair in own])
+            pairs += [
+                replace(pair, found=found) for pair, found in zip(own, corrected, strict=True)
+            ]
     return pairs
 
 
