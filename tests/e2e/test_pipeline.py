@@ -61,7 +61,8 @@ def test_one_command_then_export_and_deploy(place: Path) -> None:
     assert done.returncode == 0, done.stderr
     record = last_run(done.stdout)
     loss = record["metrics"]["eval"]["raft"]["answer_loss"]  # type: ignore[index]
-    assert {"base", "tuned", "difference", "low", "high", "n", "clusters", "verdict"} == set(loss)
+    assert {"base", "tuned", "difference", "low", "high", "n", "clusters", "verdict"} <= set(loss)
+    assert "verdict: not enough samples" in done.stderr
     assert "answer_loss" in done.stderr and "next: forge export" in done.stderr
     folder = place / ".forge" / "runs" / "repo"
     for name in ("run.json", "metrics.jsonl", "data/chunks.jsonl", "eval/raft.jsonl"):
@@ -72,6 +73,16 @@ def test_one_command_then_export_and_deploy(place: Path) -> None:
     assert again.returncode == 0 and "already trained" in again.stderr
     other = run(place, "train", "repo", "--rank", "2")
     assert other.returncode == 2 and "rank 4 → 2" in other.stderr
+
+    judged = run(place, "eval", str(folder), "--gate", "raft.answer_loss.n >= 5")
+    assert judged.returncode == 0 and "already judged" in judged.stderr
+    gate = "raft.answer_f1.low > 2"
+    refused = run(place, "eval", str(folder), "--gate", gate, "--gate", "verdict is better")
+    assert refused.returncode == 3 and f"2 of 2 gates: {gate}: it is " in refused.stderr
+    assert not refused.stdout, "a gate that fails sends nothing on"
+    unread = run(place, "eval", str(folder), "--gate", "better")
+    assert unread.returncode == 2 and "cannot be read" in unread.stderr
+    assert (folder / "eval" / "report.html").is_file()
 
     exported = run(place, "export", str(folder))
     assert exported.returncode == 0, exported.stderr

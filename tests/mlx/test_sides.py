@@ -14,7 +14,10 @@ from forge_cli.core.answer_form import ABSTAIN, render
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.records import Answer, Chunk, Document, Example, Origin, Quote
 from forge_cli.evaluate import generation
+from forge_cli.evaluate.report import _marked, _winner, write_reports
 from forge_cli.evaluate.sides import SideSpec, open_side
+from forge_cli.evaluate.statistics.verdict import decide
+from forge_cli.evaluate.suites import read_suite
 from forge_cli.train.checkpoint import checkpoints
 from openai_server import OpenAIServer
 from tiny_train import save_model
@@ -113,7 +116,7 @@ def test_every_side_answers_the_same_questions(trained: Path, tmp_path: Path) ->
     named = {(p.reference, p.side) for p in pairs}
     assert len(named) == 21, "every two sides"
     shown = {p.metric for p in pairs if p.condition == "closed_book"}
-    assert shown == {"answer_f1"}
+    assert shown == {"answer_f1", "exact_match"}
 
 
 def test_worked_examples_and_conditions_reach_the_prompt(trained: Path, tmp_path: Path) -> None:
@@ -182,3 +185,53 @@ def test_sides_that_there_are_none_of(trained: Path, side: str, says: str) -> No
 def test_without_test_rows_there_is_nothing_to_judge(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ForgeError, match="no rows of split test"):
         evaluate.run(ROWS[:8], adapters=trained / "adapters", out=tmp_path)
+
+
+def test_the_report_tells_all_of_it(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "eval"
+    pairs = judge(trained, out, sides=["base", "tuned"])
+    verdict = decide(
+        {f"{p.condition}.{p.metric}": p.found for p in pairs}, read_suite("raft").rules
+    )
+    page, text = write_reports(out, pairs, verdict, {"base": "tiny <b>"})
+    html = page.read_text()
+    assert f"{verdict.outcome}</span></h1>" in html and "tiny &lt;b&gt;" in html
+    answered = [line for line in lines(out) if "text" in line["sides"]["base"]]
+    assert html.count('class="row"') == len(answered)
+    assert "http" not in html, "a page of its own"
+    table = text.read_text()
+    assert table.startswith(f"# Verdict: {verdict.outcome}")
+    rows = [line for line in table.splitlines() if line.startswith("| given | answer_loss |")]
+    assert len(rows) == 1 and f"{pairs[0].found.difference:+.3f}" in rows[0]
+
+
+def test_quotes_are_marked_by_where_they_stand() -> None:
+    documents = [
+        {"text": "x = 1 < 2", "oracle": True}, {"text": "y = 2", "oracle": False},
+    ]  # fmt: skip
+    quotes = "".join(
+        f"##begin_quote##\n{q}\n##end_quote##" for q in ("x = 1 < 2", "y = 2", "<script>")
+    )
+    marked = _marked(f"##Reason: r {quotes}\n##Answer: 1", documents)
+    assert '<mark class="right" title="in the right document">x = 1 &lt; 2</mark>' in marked
+    assert '<mark class="wrong" title="in a wrong document">y = 2</mark>' in marked
+    assert '<mark class="madeup" title="in no document">&lt;script&gt;</mark>' in marked
+
+
+@pytest.mark.parametrize(
+    ("scores", "winner"),
+    [
+        ({"a": {"exact_match": 1.0}, "b": {"exact_match": 0.0}}, "a"),
+        ({"a": {"exact_match": 1.0}, "b": {"exact_match": 1.0}}, ""),
+        (
+            {
+                "a": {"exact_match": 0.0, "answer_f1": 0.1},
+                "b": {"exact_match": 0.0, "answer_f1": 0.2},
+            },
+            "b",
+        ),
+        ({"a": {"exact_match": 1.0}, "b": {}}, ""),
+    ],
+)
+def test_who_won_a_row(scores: dict[str, Any], winner: str) -> None:
+    assert _winner({"sides": scores}, ["a", "b"]) == winner

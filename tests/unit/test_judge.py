@@ -8,7 +8,8 @@ import pytest
 from forge_cli.core.answer_form import ABSTAIN, render
 from forge_cli.core.records import Answer, Document, Example, Origin, Quote
 from forge_cli.evaluate import spread
-from forge_cli.evaluate.metrics import f1, score
+from forge_cli.evaluate.metrics import score
+from forge_cli.evaluate.metrics.text import word_f1
 from forge_cli.evaluate.statistics import compare
 
 ORACLE = Document(id="o", path="a.py", text="def f(n=3):\n    return n", oracle=True)
@@ -41,7 +42,7 @@ def row(*documents: Document) -> Example:
     ],
 )
 def test_f1(given: str, wanted: str, value: float) -> None:
-    assert f1(given, wanted) == pytest.approx(value)
+    assert word_f1(given, wanted) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,8 @@ def test_f1(given: str, wanted: str, value: float) -> None:
 )
 def test_scores_with_an_oracle(text: str, f1_: float, quote: float, abstention: float) -> None:
     found = score(row(ORACLE, OTHER), text)
-    assert found == {"answer_f1": f1_, "quote_correct": quote, "abstention": abstention}
+    want = {"answer_f1": f1_, "quote_correct": quote, "abstention": abstention}
+    assert {name: found[name] for name in want} == want
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,8 @@ def test_scores_with_an_oracle(text: str, f1_: float, quote: float, abstention: 
 )
 def test_scores_without_an_oracle(text: str, f1_: float, quote: float, abstention: float) -> None:
     found = score(row(OTHER), text)
-    assert found == {"answer_f1": f1_, "quote_correct": quote, "abstention": abstention}
+    want = {"answer_f1": f1_, "quote_correct": quote, "abstention": abstention}
+    assert {name: found[name] for name in want} == want
 
 
 def clustered(rng: np.random.Generator, clusters: int, rows: int) -> tuple[list[float], list[str]]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from forge_cli.evaluate.statistics import Comparison, compare, correct
+from forge_cli.evaluate.statistics.calibration import calibrate
 from forge_cli.evaluate.statistics.clustered import clustered_mean
 from forge_cli.evaluate.statistics.rates import clustered_wilson, holm, pass_at_k, wilson
 from forge_cli.evaluate.statistics.student import t_cdf, t_quantile
@@ -182,3 +183,16 @@ def test_a_verdict_without_measurements_says_so() -> None:
     found = decide({}, RULES)
     assert found.outcome == "not enough samples"
     assert found.reasons == ["nothing that counts was measured"]
+
+
+def test_calibration_by_hand() -> None:
+    found = calibrate([0.9, 0.9, 0.1, 0.1], [1, 0, 0, 0])
+    # Two bins: sure of 0.1, none right; sure of 0.9, half right.
+    assert found.curve == [(0.1, 0.0, 2), (0.9, 0.5, 2)]
+    assert found.brier == pytest.approx((0.01 + 0.81 + 0.01 + 0.01) / 4)
+    assert found.error is None, "too few to tell"
+    # Ten bins of four: three of four right where it says 0.8, one of four where it says 0.2.
+    many = calibrate([0.8] * 20 + [0.2] * 20, [1, 1, 1, 0] * 5 + [1, 0, 0, 0] * 5)
+    assert many.error == pytest.approx(0.05)
+    perfect = calibrate([1.0] * 15 + [0.0] * 15, [1] * 15 + [0] * 15)
+    assert perfect.error == 0 and perfect.brier == 0

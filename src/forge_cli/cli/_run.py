@@ -47,3 +47,7 @@ def show_comparison(run: RunDir, output: Output) -> None:
         output.table(
             COMPARISON_COLUMNS, comparison_rows(flat), "Base against tuned, held-out files"
         )
+    if verdict := run.state["metrics"].get("verdict"):
+        output.note(f"verdict: {verdict['outcome']}")
+        for reason in verdict["reasons"]:
+            output.note(f"  {reason}")

@@ -22,6 +22,11 @@ def evaluate(
         typer.Option(help="given, oracle, distractors, closed_book, retrieved; repeatable."),
     ] = None,
     answer_rows: Annotated[int | None, typer.Option(help="Test rows to answer.")] = None,
+    suite: Annotated[str | None, typer.Option(help="What counts: raft, or a .yaml file.")] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(help="'raft.answer_f1.low > 0', 'verdict is better', x.yaml; repeatable."),
+    ] = None,
     url: Annotated[str | None, typer.Option(help="Of the server that a side names.")] = None,
     no_end: NoEnd = False,
     json_lines: Json = False,
@@ -30,15 +35,21 @@ def evaluate(
 ) -> None:
     """Judge the tuned model against its base on held-out rows, with intervals.
 
-    Example: forge eval .forge/runs/repo --side base --side tuned --side model.gguf
+    A gate that does not hold ends in exit 3.
+    Example: forge eval .forge/runs/repo --gate 'verdict is better'
     """
     output = Output(json_lines=json_lines, quiet=quiet)
     from forge_cli import pipeline
+    from forge_cli.evaluate.gates import read_gates
 
+    gates = read_gates(gate or [])
     found = open_run(run, need_end=not no_end)
-    given = {"sides": side, "conditions": condition, "answer_rows": answer_rows}
+    given = {
+        "sides": side, "conditions": condition, "answer_rows": answer_rows, "suite": suite,
+    }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
     pipeline.evaluate(found, output, changes=changes, url=url)
     show_comparison(found, output)
+    pipeline.hold_gates(found, gates)
     output.next(f"forge export {found.path}")
     emit(found, output, end=not no_end)

@@ -24,7 +24,6 @@ Init = Literal["pissa", "qpissa", "lora", "loftq", "dora"]
 LayerRange = Annotated[
     str, Field(pattern=r"^(all|(first|last) \d+|\d+ *- *\d+( *, *\d+ *- *\d+)*)$")
 ]
-Suite = Literal["raft"]
 Condition = Literal["given", "oracle", "distractors", "closed_book", "retrieved"]
 ExportKind = Literal["gguf", "mlx", "adapter", "peft"]
 Quant = Literal["f16", "q8_0", "q4_k_m"]
@@ -178,7 +177,7 @@ class Settings(BaseModel):
         default_factory=list, description="machines that train together, this one first"
     )
 
-    suite: list[Suite] = Field(["raft"], description="eval suites")
+    suite: str = Field("raft", description="what counts as better: raft, or a .yaml file")
     eval_rows: int = Field(200, ge=1, description="test rows for the loss, at the most")
     answer_rows: int = Field(48, ge=0, description="test rows to generate answers for")
     condition_rows: int = Field(
@@ -204,7 +203,7 @@ class Settings(BaseModel):
 # Not part of what a run *is*: the same run directory may be taken up with other values.
 RUNTIME = {
     "jobs", "cache", "teacher_url", "teacher_jobs", "teacher_timeout", "teacher_price", "host",
-    "to", "quant", "parity", "suite", "min_examples", "max_rejects", "min_quality", "memory_limit",
+    "to", "quant", "parity", "min_examples", "max_rejects", "min_quality", "memory_limit",
     "save_every", "keep_last", "track", "hosts",
 }  # fmt: skip
 _ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_RECIPE"}

@@ -22,6 +22,7 @@ from forge_cli.evaluate.retrieval import Retriever
 from forge_cli.evaluate.sample import spread
 from forge_cli.evaluate.sides import SideSpec, open_side
 from forge_cli.evaluate.statistics import Comparison, compare, correct
+from forge_cli.evaluate.summary import summarise
 
 SIDES = ("base", "base+examples", "tuned")
 _MAX_ANSWER = 160
@@ -66,7 +67,8 @@ def run(
     the form alone can be told from what is won by knowing the code. Answers are greedy.
 
     Writes `out`/raft.jsonl (a line per row: each side's losses, answers and scores),
-    `out`/pairs.json, and `out`/cache/, from which a run that was stopped goes on.
+    `out`/pairs.json, `out`/sides.json (each side by itself), and `out`/cache/, from which a run
+    that was stopped goes on.
 
     Args:
         adapters: of the run that is judged, which says what its base is.
@@ -102,6 +104,8 @@ def run(
     _save(out / "raft.jsonl", test, questions, heard, scores)
     pairs = _pairs([spec.text for spec in specs], test, questions, heard, scores, resamples, seed)
     write_json(out / "pairs.json", [asdict(pair) for pair in pairs])
+    alone = {name: summarise(questions, heard[name], scores[name]) for name in heard}
+    write_json(out / "sides.json", alone)
     return pairs
 
 
@@ -152,9 +156,14 @@ def _pairs(
                 )
                 own.append(Pair("given", "answer_loss", reference, side, found))
             for condition in dict.fromkeys(q.condition for q in questions):
-                places = [i for i, q in enumerate(questions) if q.condition == condition]
-                files = [questions[i].example.origin.path for i in places]
                 for metric in METRICS[condition]:
+                    places = [
+                        i for i, q in enumerate(questions)
+                        if q.condition == condition and metric in scores[side][i]
+                    ]  # fmt: skip
+                    if not places:
+                        continue
+                    files = [questions[i].example.origin.path for i in places]
                     one, other = ([scores[s][i][metric] for i in places] for s in (reference, side))
                     found = compare(
                         one, other, files, lower_is_better=False, resamples=resamples, seed=seed

@@ -18,7 +18,7 @@ from forge_cli.core.run_dir import RunDir
 from forge_cli.pipeline.continued import with_adapters
 from forge_cli.pipeline.data import make_examples, mine_chunks, validated, with_data
 from forge_cli.pipeline.distributed import follow, leading, send_rows
-from forge_cli.pipeline.judging import evaluate, held_out, judge, test_rows
+from forge_cli.pipeline.judging import evaluate, held_out, hold_gates, judge, test_rows
 
 if TYPE_CHECKING:
     from forge_cli.train.distributed import World
@@ -264,7 +264,8 @@ def _need(run: RunDir, stage: str, command: str) -> None:
 
 
 __all__ = [
-    "RUNS", "check_splits", "deploy", "deploy_file", "evaluate", "export", "fit", "follow", "judge",
+    "RUNS", "check_splits", "deploy", "deploy_file", "evaluate", "export", "fit", "follow",
+    "hold_gates", "judge",
     "make_examples", "mine_chunks", "read_rows", "resolve_model", "test_rows", "train",
     "train_settings", "validated", "with_data",
 ]  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from forge_cli.core.config import checked
-from forge_cli.core.errors import UsageError
+from forge_cli.core.config import Settings, checked
+from forge_cli.core.errors import GateFailed, UsageError
 from forge_cli.core.events import Reporter
 from forge_cli.core.jsonl import read_records
 from forge_cli.core.records import Chunk, Example, Preference, as_example
@@ -15,9 +16,11 @@ from forge_cli.core.run_dir import RunDir
 
 if TYPE_CHECKING:
     from forge_cli.evaluate import Pair
+    from forge_cli.evaluate.statistics.verdict import Verdict
+    from forge_cli.evaluate.suites import Suite
 
 # What of a run's settings the judge may be told anew.
-CHANGES = ("eval_rows", "answer_rows", "condition_rows", "conditions", "sides")
+CHANGES = ("eval_rows", "answer_rows", "condition_rows", "conditions", "sides", "suite")
 
 
 def evaluate(
@@ -46,6 +49,8 @@ def judge(
 ) -> None:
     """The eval stage, in a run that is locked."""
     from forge_cli import evaluate as stage
+    from forge_cli.evaluate.report import write_reports
+    from forge_cli.evaluate.suites import read_suite
 
     if not run.is_done("train"):
         raise UsageError(f"{run.path}: not trained yet", "run: forge train")
@@ -56,6 +61,7 @@ def judge(
     if run.state["stages"].get("eval") == asked:
         reporter.note(f"{run.path}: already judged")
         return
+    suite = read_suite(s.suite)
     pairs = stage.run(
         _rows(run),
         adapters=run.path / "adapters",
@@ -71,8 +77,58 @@ def judge(
         url=url,
         reporter=reporter,
     )
-    run.record(eval=as_metrics(pairs))
+    verdict = overall(pairs, suite)
+    run.record(eval=as_metrics(pairs), verdict=verdict.model_dump())
+    page, _ = write_reports(run.path / "eval", pairs, verdict, _facts(run, s))
+    reporter.note(f"every answer: {page}")
     run.finish("eval", **asked)
+
+
+def _facts(run: RunDir, s: Settings) -> dict[str, str]:
+    """What a reader needs to take the same measurement again."""
+    with open(run.path / "adapters" / "adapters.safetensors", "rb") as stream:
+        adapters = hashlib.file_digest(stream, "sha256").hexdigest()
+    versions = run.state["versions"]
+    sides, conditions = (
+        " ".join(f"--{flag} {value}" for value in values)
+        for flag, values in (("side", s.sides), ("condition", s.conditions))
+    )
+    return {
+        "command": f"forge eval {run.path} {sides} {conditions} --answer-rows {s.answer_rows} "
+        f"--suite {s.suite}",
+        "base": f"{s.model}, {s.bits} bits",
+        "adapters": f"{s.init}, rank {s.rank}; sha256 {adapters}",
+        "trained on": str(run.state["source"]),
+        "intervals": f"{s.resamples} resamples of files, seed {s.seed}",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+
+
+def overall(pairs: Sequence[Pair], suite: Suite) -> Verdict:
+    """The verdict by the suite's rules; against the base where its own choice was not asked."""
+    from forge_cli.evaluate.statistics.verdict import decide
+
+    asked = {pair.reference for pair in pairs if pair.side == suite.side}
+    against = suite.against if suite.against in asked else "base"
+    read = [p for p in pairs if p.side == suite.side and p.reference == against]
+    return decide({f"{p.condition}.{p.metric}": p.found for p in read}, suite.rules)
+
+
+def hold_gates(run: RunDir, gates: Sequence[str]) -> None:
+    """Hold what was measured to gates (see `evaluate.gates`).
+
+    Raises:
+        GateFailed: with each that does not hold.
+    """
+    from forge_cli.evaluate.gates import failing
+
+    metrics = run.state["metrics"]
+    lost = failing(gates, metrics.get("eval", {}), metrics["verdict"]["outcome"])
+    if lost:
+        raise GateFailed(
+            f"{run.path}: {len(lost)} of {len(gates)} gates: " + "; ".join(lost),
+            "train longer or on more rows; the adapters and answers are kept",
+        )
 
 
 def as_metrics(pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
