@@ -33,7 +33,8 @@ CONDITION_NAMES = {
 class Bar:
     """An interval of the forest plot; places are per cent of its width."""
 
-    name: str
+    condition: str
+    metric: str
     low: float
     middle: float
     high: float
@@ -105,8 +106,8 @@ def _forest(pairs: Sequence[Pair], reference: str, side: str) -> list[Bar]:
             min(100.0, max(0.0, 50 * (value + 1)))
             for value in (pair.found.low, pair.found.difference, pair.found.high)
         )
-        name = f"{CONDITION_NAMES[pair.condition]}: {pair.metric.replace('_', ' ')}"
-        bars.append(Bar(name, low, middle, high, sentence(pair.found), pair.found.verdict))
+        names = CONDITION_NAMES[pair.condition], pair.metric.replace("_", " ")
+        bars.append(Bar(*names, low, middle, high, sentence(pair.found), pair.found.verdict))
     return bars
 
 
