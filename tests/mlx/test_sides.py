@@ -182,6 +182,12 @@ def test_sides_that_there_are_none_of(trained: Path, side: str, says: str) -> No
         open_side(SideSpec.parse(side), trained / "adapters", url=None, max_tokens=8)
 
 
+def test_a_wrong_side_is_refused_before_any_is_asked(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'best' is not known"):
+        judge(trained, tmp_path, sides=["base", "tuned", "best"])
+    assert not (tmp_path / "cache").exists()
+
+
 def test_without_test_rows_there_is_nothing_to_judge(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ForgeError, match="no rows of split test"):
         evaluate.run(ROWS[:8], adapters=trained / "adapters", out=tmp_path)

@@ -91,10 +91,12 @@ def run(
     questions = _questions(test, asked, answer_rows, condition_rows, retriever)
     shown = choose_examples([e for e in examples if e.split == "train"])
     heard: dict[str, Heard] = {}
-    for model in dict.fromkeys(spec.model for spec in specs):
-        variants = [spec for spec in specs if spec.model == model]
-        side = open_side(variants[0], adapters, url=url, max_tokens=_longest(test))
-        for spec in variants:
+    # All are opened before one is asked: a name that is wrong should not cost an hour.
+    opened = {
+        spec.model: open_side(spec, adapters, url=url, max_tokens=_longest(test)) for spec in specs
+    }
+    for model, side in opened.items():
+        for spec in (spec for spec in specs if spec.model == model):
             heard[spec.text] = ask(spec, side, questions, test, shown, out / "cache", reporter)
         side.close()
     scores = {
