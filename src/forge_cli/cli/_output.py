@@ -70,7 +70,7 @@ class Output:
 
         table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
         for number, column in enumerate(columns):
-            table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+            table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
         for row in rows:
             table.add_row(*row)
         self.console.print(table)
