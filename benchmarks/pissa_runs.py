@@ -9,7 +9,7 @@ blocks, AdamW, cosine with 5 % warm-up, no decay, and for each seed the same con
 order. Rows: the standard library's `asyncio`, split by file. Kinds `UNSEEN` are taken out of
 training, so that what is learned of the answers' form alone does not count for them.
 
-First every init at every rate with seed 0. The rate with the least validation loss is an init's
+First every init at some rates with seed 0. The rate with the least validation loss is an init's
 best; where it lies at the end of the grid, the grid grows. Then the best rate with two more seeds.
 Of those runs answers are generated too, and the export as Q4_K_M is read by llama.cpp.
 """
@@ -46,6 +46,8 @@ MODEL, RANK, LAYERS, STEPS, VALID_EVERY, VALID_ROWS = "smollm2-135m", 16, 16, 40
 # PiSSA on a quantised base is QPiSSA with T = 1; the other two alternate T = 5 times.
 INITS, ALTERNATIONS = ["lora", "loftq", "pissa", "qpissa"], 5
 RATES, FACTOR = [1e-4, 2e-4, 4e-4, 8e-4], 2
+# These begin at the rate that suits the other best; each grid grows from there.
+LIKE = {"loftq": "lora", "qpissa": "pissa"}
 SEEDS = [0, 1, 2]
 UNSEEN = {"raises", "default", "callers"}
 TEST_ROWS, ANSWER_ROWS, ANSWER_TOKENS = 80, 24, 160
@@ -148,7 +150,8 @@ def missing(inits: Sequence[str]) -> Iterator[tuple[str, float, int, bool]]:
     """Init, rate, seed and `whole` of the runs that are still to do; asked anew after each."""
     for init in inits:
         of = {run["rate"] for run in read_runs() if run["init"] == init and run["seed"] == 0}
-        if todo := [rate for rate in RATES if rate not in of]:
+        begin = [best_rate(read_runs(), LIKE[init])] if init in LIKE else RATES
+        if todo := [rate for rate in begin if rate not in of]:
             yield init, todo[0], 0, False
             continue
         best = best_rate(read_runs(), init)
