@@ -48,6 +48,7 @@ def run_side(side: str, point: dict[str, int]) -> tuple[float, float]:
     """Seconds and peak GB of a step."""
     import random
 
+    from forge_cli.models import attention
     from forge_cli.models.backend import mx
 
     draw = random.Random(0)
@@ -56,6 +57,8 @@ def run_side(side: str, point: dict[str, int]) -> tuple[float, float]:
         [*shared, 5 + n, *(draw.randrange(5, 8000) for _ in range(59))]
         for n in range(point["questions"])
     ]
+    if side != "mlx-lm":
+        attention.install()  # before mlx-lm's model files are imported, as `load_dense` does
     start, model = point["context"] + 20, random_model(point["vocabulary"])
     if side == "mlx-lm":
         work, batch = _mlx_lm(model, rows, start, point["rank"])
@@ -70,14 +73,12 @@ def run_side(side: str, point: dict[str, int]) -> tuple[float, float]:
 
 
 def _forge(model: Any, rows: list[list[int]], start: int, rank: int, checkpointed: bool) -> Any:
-    from forge_cli.models import attention
     from forge_cli.models.adapters import AdapterConfig
     from forge_cli.models.backend import nn
     from forge_cli.models.shared_context import Row, group_rows, token_losses
     from forge_cli.train.gradient_checkpointing import checkpoint_blocks
     from forge_cli.train.initial import start_adapters
 
-    attention.install()
     config = AdapterConfig("random", "lora", rank, float(rank), 16, 64, [])
     start_adapters(model, config, targets=TARGETS, layers=16, seed=0)
     if checkpointed:

@@ -39,6 +39,7 @@ def exact(logits: np.ndarray, targets: np.ndarray, penalties: Penalties) -> np.n
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param != "one chunk":
         monkeypatch.setattr(head_loss, "_CHUNK_BYTES", 5 * 4 * VOCABULARY)
+        monkeypatch.setattr(head_loss, "_SLICE_BYTES", 2 * 4 * VOCABULARY)
 
 
 @pytest.mark.usefixtures("chunk")

@@ -77,6 +77,28 @@ def _gelu_argument(x: mx.array) -> mx.array:
     return _GELU * (x + _CUBE * x * x * x)
 
 
+@mx.custom_function
+def _swiglu32(gate: mx.array, x: mx.array) -> mx.array:
+    return gate * _sigmoid(gate) * x
+
+
+@_swiglu32.vjp
+def _swiglu32_vjp(
+    primals: tuple[mx.array, mx.array], cotangent: mx.array, _: mx.array
+) -> tuple[mx.array, mx.array]:
+    # silu(gate) is not kept: the sigmoid is computed again for the slope anyhow.
+    gate, x = primals
+    s = _sigmoid(gate)
+    toward = cotangent * s
+    return toward * x * (1.0 + gate * (1.0 - s)), toward * gate
+
+
+def swiglu(gate: mx.array, x: mx.array) -> mx.array:
+    """silu(gate)·x, elementwise (arXiv 2002.05202, eq. 6; as mlx-lm's `swiglu`)."""
+    float32 = gate.dtype == x.dtype == mx.float32
+    return cast(mx.array, _swiglu32(gate, x) if float32 else _nn_silu(gate) * x)
+
+
 def silu(x: mx.array) -> mx.array:
     """x·sigmoid(x), elementwise (as `mlx.nn.silu`)."""
     return cast(mx.array, (_silu32 if x.dtype == mx.float32 else _nn_silu)(x))
@@ -94,6 +116,10 @@ _nn_gelu_approx: Any = nn.gelu_approx
 def install() -> None:
     """Let mlx-lm's models use these where MLX computes on the CPU."""
     if not on_gpu():
+        from mlx_lm.models import activations
+
         for module in (nn, nn.layers.activations):
             module.silu = silu
             module.gelu_approx = gelu_approx
+        # Model files take it by name when they are imported, which is later.
+        activations.swiglu = swiglu

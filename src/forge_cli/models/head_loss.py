@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from forge_cli.models import cpu_math
 from forge_cli.models.backend import mx, on_gpu
 
-# Bytes of float32 logits at once. MLX on the CPU holds about twelve times as much: what it
-# has begun with, and the exponentials' steps.
-_CHUNK_BYTES = 1 << 24
+# Bytes of float32 logits at once: fewer rows would make the product with the head slow.
+_CHUNK_BYTES = 1 << (24 if on_gpu() else 23)
+# Of which exponentials are made at once: many times as much is held of what MLX on the CPU has
+# begun with. A GPU wants work in large pieces.
+_SLICE_BYTES = _CHUNK_BYTES if on_gpu() else 1 << 21
 
 
 @dataclass(frozen=True)
@@ -50,23 +52,35 @@ def head_losses(
         hidden: [S, D]. targets: int32 [S].
         vocabulary: V, by which the rows of a chunk are chosen.
     """
-    rows = chunk_rows(vocabulary)
+    rows, few = chunk_rows(vocabulary), max(1, _SLICE_BYTES // (4 * vocabulary))
+
+    def sliced(made: Callable[[mx.array, slice], mx.array], hidden: mx.array, part: slice) -> Any:
+        """`made` of the logits of some rows of a chunk at a time."""
+        logits = head(hidden).astype(mx.float32)
+        found: list[mx.array] = []
+        for own in _parts(hidden.shape[0], few):
+            of = slice(part.start + own.start, part.start + own.stop)
+            found.append(made(after(logits[own], found), of))
+        return mx.concatenate(found)
 
     @mx.custom_function
     def losses(hidden: mx.array) -> mx.array:
         parts: list[mx.array] = []
         for part in _parts(hidden.shape[0], rows):
-            logits = head(after(hidden[part], parts)).astype(mx.float32)
-            parts.append(_losses(logits, targets[part], penalties))
+            own = after(hidden[part], parts)
+            parts.append(sliced(lambda x, of: _losses(x, targets[of], penalties), own, part))
         return mx.concatenate(parts)
 
     @losses.vjp
     def backward(hidden: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
         parts: list[mx.array] = []
+
+        def slopes(logits: mx.array, of: slice) -> mx.array:
+            return _slopes(logits, targets[of], penalties) * cotangent[of][:, None]
+
         for part in _parts(hidden.shape[0], rows):
             own = after(hidden[part], parts)
-            logits = head(own).astype(mx.float32)
-            toward = _slopes(logits, targets[part], penalties) * cotangent[part][:, None]
+            toward = sliced(slopes, own, part)
             _unused, (gradient,) = mx.vjp(lambda h: head(h).astype(mx.float32), [own], [toward])
             parts.append(gradient)
         return mx.concatenate(parts)
@@ -77,6 +91,13 @@ def head_losses(
 def chunk_rows(vocabulary: int) -> int:
     """Rows whose logits are made at once."""
     return max(1, _CHUNK_BYTES // (4 * vocabulary))
+
+
+def held_bytes(rows: int, vocabulary: int, ahead: int) -> int:
+    """What the losses of `rows` rows hold at most, when `ahead` operations are begun at once."""
+    chunk = 4 * vocabulary * min(rows, chunk_rows(vocabulary))
+    # Logits, their slopes by parts and as one; and the parts that are being worked on.
+    return 3 * chunk + ahead * min(chunk, max(4 * vocabulary, _SLICE_BYTES))
 
 
 def plain_losses(logits: mx.array, targets: mx.array, penalties: Penalties = NONE) -> mx.array:

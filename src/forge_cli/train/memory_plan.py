@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from forge_cli.models.attention import block_bytes
 from forge_cli.models.backend import on_gpu
-from forge_cli.models.head_loss import chunk_rows
+from forge_cli.models.head_loss import held_bytes
 from forge_cli.models.shapes import Shapes
 from forge_cli.models.shared_context import Group
 from forge_cli.models.targets import block_of, choose_modules, ranks_of
@@ -164,7 +164,7 @@ def _activations(
     first = min((block_of(name) for name in modules if block_of(name) >= 0), default=0)
     deep = shapes.layers - first  # blocks that are gone through backwards
     ends = {name.rsplit(".", 1)[-1] for name in modules}
-    token = _token_floats(shapes, ends)
+    token = _token_floats(shapes, ends, gpu)
     if how.dora or how.init == "dora":  # the output before its magnitude
         token += sum(out for name, (out, _) in shapes.linears.items() if name.split(".")[1] in ends)
     tokens = load.tokens
@@ -182,7 +182,6 @@ def _activations(
         again = max(load.prefix, tokens) * token * 3 // 2 + 2 * copies + load.prefix * kv * deep
     else:
         kept, again = context + tokens * token * deep + copies * deep, 0
-    head = min(load.supervised, chunk_rows(shapes.vocabulary)) * shapes.vocabulary * 4
     total = load.prefix + load.length
     # The largest arrays of a block: the MLP's inner state, or an attention's scores, of which
     # half are computed in place.
@@ -192,7 +191,7 @@ def _activations(
     # Before the rows begin, all blocks' keys and values of the context are held.
     middle = size * (context + first * load.prefix * kv) - size * kept
     moments = {
-        "head": _AHEAD * head,
+        "head": held_bytes(load.supervised, shapes.vocabulary, _AHEAD),
         "one block": size * again + _AHEAD * widest,
         "the context's keys and values": middle + _AHEAD * widest,
     }
@@ -200,7 +199,7 @@ def _activations(
     return {"activations": size * kept, fullest: moments[fullest]}
 
 
-def _token_floats(shapes: Shapes, ends: set[str]) -> int:
+def _token_floats(shapes: Shapes, ends: set[str], gpu: bool) -> int:
     """Numbers that a block keeps of a token for the way back.
 
     Args:
@@ -209,7 +208,8 @@ def _token_floats(shapes: Shapes, ends: set[str]) -> int:
     q, kv = shapes.heads * shapes.head_dim, shapes.kv_heads * shapes.head_dim
     count = 2 * shapes.hidden  # inputs of the norms
     count += 3 * q + 3 * kv  # before and after RoPE, values, output
-    count += 3 * shapes.intermediate
+    # On the CPU SwiGLU keeps its two inputs alone (`cpu_math.swiglu`); compiled, not measured.
+    count += (3 if gpu else 2) * shapes.intermediate
     if ends & {"q_proj", "k_proj", "v_proj"}:
         count += shapes.hidden
     if "o_proj" in ends:
