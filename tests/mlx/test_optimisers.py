@@ -232,10 +232,12 @@ def test_the_settings_know_them_all() -> None:
     assert (fields["optimiser"].default, fields["schedule"].default) == ("adamw", "cosine")
 
 
-def test_a_rate_suits_the_width_and_the_loss() -> None:
-    assert suited_rate({"hidden_size": 576}, "sft") == pytest.approx(8e-4)
-    # 8e-4 · (576/4096)^0.781
-    assert suited_rate({"text_config": {"hidden_size": 4096}}, "raft") == pytest.approx(
-        1.73e-4, 0.01
-    )
-    assert suited_rate({"hidden_size": 576}, "dpo") == pytest.approx(8e-5)
+def test_a_rate_suits_the_start_the_width_and_the_loss() -> None:
+    small, large = {"hidden_size": 576}, {"text_config": {"hidden_size": 4096}}
+    assert suited_rate(small, "pissa", "sft") == pytest.approx(1e-3)
+    assert suited_rate(small, "qpissa", "sft") == pytest.approx(1e-3)
+    for init in ("lora", "loftq", "dora"):
+        assert suited_rate(small, init, "sft") == pytest.approx(4e-3)
+    # 1e-3 · (576/4096)^0.781
+    assert suited_rate(large, "pissa", "raft") == pytest.approx(2.16e-4, 0.01)
+    assert suited_rate(small, "pissa", "dpo") == pytest.approx(1e-4)

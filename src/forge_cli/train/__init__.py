@@ -186,7 +186,7 @@ def run(
     )  # fmt: skip
     if gradient_checkpointing:
         checkpoint_blocks(loaded.model)
-    rate = learning_rate or suited_rate(loaded.config, loss)
+    rate = learning_rate or suited_rate(loaded.config, config.init, loss)
     title = f"{init}, rank {rank}, learning rate {rate:.2g}"
     reporter.note(f"{data.about}, {len(plan)} steps, {len(config.modules)} adapters ({title})")
     own = make_callbacks(
