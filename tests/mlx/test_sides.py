@@ -37,6 +37,7 @@ def make_row(number: int, split: str, *, oracle: bool = True) -> Example:
         answer = Answer(reason="It is there.", quotes=[quote], final=str(number))
     return Example(
         id=f"{split}-{number}", context_id=f"c{number}", documents=documents, question=question,
+        reworded=f"Nobody passes `a` to job_{number}: what is it?" if oracle else None,
         answer=answer, messages=render(documents, question, answer), split=split,  # type: ignore[arg-type]
         origin=Origin(kind="default", chunk=f"d{number}", path=f"f{number}.py"),
     )  # fmt: skip
@@ -95,7 +96,7 @@ def test_every_side_answers_the_same_questions(trained: Path, tmp_path: Path) ->
     found = lines(tmp_path)
     conditions = [line["condition"] for line in found]
     assert {c: conditions.count(c) for c in conditions} == {
-        "given": 9, "oracle": 2, "distractors": 2, "closed_book": 2, "retrieved": 2,
+        "given": 9, "reworded": 2, "oracle": 2, "distractors": 2, "closed_book": 2, "retrieved": 2,
     }  # fmt: skip
     given = [line["sides"] for line in found if line["condition"] == "given"]
     answered = [sides for sides in given if "text" in sides["base"]]
@@ -119,6 +120,32 @@ def test_every_side_answers_the_same_questions(trained: Path, tmp_path: Path) ->
     assert shown == {"answer_f1", "exact_match"}
 
 
+def test_kinds_and_wordings_never_trained_on(trained: Path, tmp_path: Path) -> None:
+    raises = ROWS[-2].origin.model_copy(update={"kind": "raises"})
+    held = [
+        row.model_copy(update={"origin": raises}) if row.id in ("test-20", "test-21") else row
+        for row in ROWS
+    ]
+    server = OpenAIServer(lambda chat: "x")
+    try:
+        evaluate.run(
+            held, adapters=trained / "adapters", out=tmp_path, sides=["openai:m"], url=server.url,
+            conditions=["given", "reworded", "unseen"], answer_rows=20, condition_rows=20,
+        )  # fmt: skip
+    finally:
+        server.close()
+    ids: dict[str, set[str]] = {}
+    for line in lines(tmp_path):
+        ids.setdefault(line["condition"], set()).add(line["id"])
+        if line["condition"] == "reworded":
+            assert line["question"].startswith("Nobody passes")
+    assert ids["unseen"] == {"test-20", "test-21"}
+    assert ids["given"] == {f"test-{n}" for n in range(22, 29)}
+    assert ids["reworded"] == {f"test-{n}" for n in range(22, 28)}
+    asked = [request["messages"][-1]["content"] for request in server.requests]
+    assert sum("Nobody passes" in text for text in asked) == 6
+
+
 def test_worked_examples_and_conditions_reach_the_prompt(trained: Path, tmp_path: Path) -> None:
     server = OpenAIServer(lambda chat: "x")
     try:
@@ -131,8 +158,8 @@ def test_worked_examples_and_conditions_reach_the_prompt(trained: Path, tmp_path
     chats = [request["messages"] for request in server.requests]
     plain = [chat for chat in chats if len(chat) == 2]
     worked = [chat for chat in chats if len(chat) == 6]
-    # Five conditions each; without documents there is no form to show.
-    assert (len(plain), len(worked)) == (6, 4) or (len(plain), len(worked)) == (5, 4)
+    # Six conditions each; without documents there is no form to show: one more is plain.
+    assert (len(plain), len(worked)) in [(7, 5), (6, 5)]
     assert worked[0][2]["role"] == "assistant" and "##begin_quote##" in worked[0][2]["content"]
     assert ABSTAIN in worked[0][4]["content"]
     closed = [chat for chat in plain if "job_" in chat[1]["content"] and "def " not in str(chat)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from forge_cli.raft.python_facts import read_facts
 from forge_cli.raft.questions import Ask, Subject, ask
 from forge_cli.raft.relations import relate
 from forge_cli.raft.spans import first_sentence, is_telling
+from forge_cli.raft.wordings import UNSEEN, WORDINGS
 
 STDLIB = Path(json.__file__).parents[1]
 
@@ -368,3 +370,17 @@ def test_a_row_knows_when_its_chunk_last_changed(chunks: dict[str, Chunk]) -> No
     days = {chunk.id: chunk.committed for chunk in dated}
     rows = list(raft.run(dated))
     assert rows and all(row.origin.committed == days[row.origin.chunk] for row in rows)
+
+
+def test_each_question_has_a_wording_that_no_row_is_asked_in() -> None:
+    assert set(UNSEEN) == set(WORDINGS)
+    for kind, wording in UNSEEN.items():
+        assert wording not in WORDINGS[kind]
+        names = {name for one in WORDINGS[kind] for name in re.findall(r"\{\w\}", one)}
+        assert set(re.findall(r"\{\w\}", wording)) == names
+    rows = list(raft.run(mine.run(STDLIB / "json")))
+    asked = {row.question for row in rows}
+    assert all(row.reworded and row.reworded not in asked for row in rows)
+    for row in rows:
+        named = re.findall("`[^`]+`", row.question)[:1]
+        assert all(name in (row.reworded or "") for name in named)

@@ -85,6 +85,18 @@ def test_splits_share_no_document_and_meet_their_shares(rows: list[Example]) -> 
     assert found == validate.run(rows, model=MODEL)
 
 
+def test_rows_of_a_held_kind_are_only_tested_on(rows: list[Example]) -> None:
+    kind = Counter(row.origin.kind for row in rows).most_common(1)[0][0]
+    rejects: list[Verdict] = []
+    found = validate.run(rows, model="smollm2-135m", held_kinds=[kind], on_reject=rejects.append)
+    assert {row.split for row in found if row.origin.kind == kind} == {"test"}
+    held = [verdict for verdict in rejects if verdict.check == "held-kind"]
+    of_kind = {row.id for row in rows if row.origin.kind == kind}
+    assert held and {verdict.id for verdict in held} < of_kind
+    with pytest.raises(UsageError, match="held kind nothing: no row is of it"):
+        validate.run(rows, model="smollm2-135m", held_kinds=["nothing"])
+
+
 def test_leakage_is_measured(rows: list[Example]) -> None:
     torn = [r.model_copy(update={"split": ("train", "test")[i % 2]}) for i, r in enumerate(rows)]
     count, share = leakage(torn)

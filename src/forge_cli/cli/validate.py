@@ -35,6 +35,9 @@ def validate(
     split: Annotated[
         str | None, typer.Option(help="file: drawn by seed; time: what changed last is test.")
     ] = None,
+    held_kind: Annotated[
+        list[str] | None, typer.Option(help="Kind of question to test on alone; repeatable.")
+    ] = None,
     fix: Annotated[
         bool | None, typer.Option("--fix/--no-fix", help="Mend what leaves no doubt.")
     ] = None,
@@ -60,6 +63,7 @@ def validate(
         "max_rejects": max_rejects,
         "min_quality": min_quality,
         "split": split,
+        "held_kinds": held_kind,
         "fix": fix,
         "base_loss": list(base_loss) if base_loss else None,
         "seed": seed,

@@ -24,7 +24,9 @@ Init = Literal["pissa", "qpissa", "lora", "loftq", "dora"]
 LayerRange = Annotated[
     str, Field(pattern=r"^(all|(first|last) \d+|\d+ *- *\d+( *, *\d+ *- *\d+)*)$")
 ]
-Condition = Literal["given", "oracle", "distractors", "closed_book", "retrieved"]
+Condition = Literal[
+    "given", "reworded", "unseen", "oracle", "distractors", "closed_book", "retrieved"
+]
 ExportKind = Literal["gguf", "mlx", "adapter", "peft"]
 Quant = Literal["f16", "q8_0", "q4_k_m"]
 OptimiserName = Literal["adamw", "adafactor", "lion", "muon"]
@@ -75,6 +77,10 @@ class Settings(BaseModel):
     max_rejects: float = Field(1.0, ge=0, le=1, description="gate: a larger rejected share exits 3")
 
     min_quality: float = Field(0.0, ge=0, le=1, description="gate: a lower quality exits 3")
+    held_kinds: list[str] = Field(
+        default_factory=list,
+        description="kinds of questions to test on alone, such as raises: no row of them trains",
+    )
     fix: bool = Field(False, description="mend rows where that leaves no doubt")
     base_loss: list[float] | None = Field(
         None, min_length=2, max_length=2,
@@ -184,7 +190,7 @@ class Settings(BaseModel):
         24, ge=0, description="of these, how many also under each other condition"
     )
     conditions: list[Condition] = Field(
-        ["given", "oracle", "distractors", "closed_book", "retrieved"],
+        ["given", "reworded", "unseen", "oracle", "distractors", "closed_book", "retrieved"],
         description="what the judge shows with a question",
     )
     sides: list[str] = Field(

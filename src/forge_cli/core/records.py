@@ -104,6 +104,9 @@ class Example(Record):
     context_id: str = Field(description="rows that share byte-identical documents in one order")
     documents: list[Document]
     question: str
+    reworded: str | None = Field(
+        default=None, description="the question in a wording that no row trains on"
+    )
     answer: Answer
     messages: list[Message]
     origin: Origin

@@ -19,7 +19,7 @@ from forge_cli.evaluate.ask import Heard, Question, ask
 from forge_cli.evaluate.conditions import CONDITIONS, choose_examples, put_under
 from forge_cli.evaluate.metrics import METRICS, score
 from forge_cli.evaluate.retrieval import Retriever
-from forge_cli.evaluate.sample import spread
+from forge_cli.evaluate.sample import by_kind, spread
 from forge_cli.evaluate.sides import SideSpec, open_side
 from forge_cli.evaluate.statistics import Comparison, compare, correct
 from forge_cli.evaluate.summary import summarise
@@ -83,12 +83,13 @@ def run(
         UsageError: a side is not known. ForgeError: no test rows, or a model that fails.
     """
     specs = [SideSpec.parse(side) for side in sides]
-    test = spread([e for e in examples if e.split == "test"], rows, seed)
+    seen, unseen = (spread(found, rows, seed) for found in by_kind(examples))
+    test = seen or unseen
     if not test:
         raise ForgeError("no rows of split test", "run forge validate before forge train")
     retriever = Retriever(chunks) if chunks and "retrieved" in conditions else None
     asked = [c for c in conditions if retriever or c != "retrieved"]
-    questions = _questions(test, asked, answer_rows, condition_rows, retriever)
+    questions = _questions(seen, unseen, asked, answer_rows, condition_rows, retriever)
     shown = choose_examples([e for e in examples if e.split == "train"])
     heard: dict[str, Heard] = {}
     # All are opened before one is asked: a name that is wrong should not cost an hour.
@@ -112,7 +113,8 @@ def run(
 
 
 def _questions(
-    test: Sequence[Example],
+    seen: Sequence[Example],
+    unseen: Sequence[Example],
     conditions: Sequence[str],
     answer_rows: int,
     condition_rows: int,
@@ -123,7 +125,8 @@ def _questions(
         if condition not in conditions:
             continue
         wanted = answer_rows if condition == "given" else min(answer_rows, condition_rows)
-        under = (put_under(condition, example, retriever) for example in test[:answer_rows])
+        rows = unseen if condition == "unseen" else seen
+        under = (put_under(condition, example, retriever) for example in rows[:answer_rows])
         kept = [example for example in under if example is not None]
         found += [Question(condition, example) for example in kept[:wanted]]
     return found

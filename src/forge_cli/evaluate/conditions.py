@@ -23,14 +23,18 @@ def put_under(
     """The row as it is asked under a condition; None where it makes no sense there.
 
     given: as made: the right documents among distractors, or distractors alone.
+    reworded: the same, the question in a wording that no row trains on.
+    unseen: as made; such rows are of kinds that no row trains on (see `evaluate.sample`).
     oracle: the right documents alone. distractors: without them, so that abstaining is right.
     closed_book: no documents; the answer is to be known.
     retrieved: the best documents for the question, as many as were given; where none of them
     holds the answer it may still be found, so the reference stays.
     """
     oracles = [document for document in example.documents if document.oracle]
-    if condition == "given":
+    if condition in ("given", "unseen"):
         return example
+    if condition == "reworded":
+        return _asked(example, example.reworded) if example.reworded else None
     if not oracles:
         return None
     if condition == "oracle":
@@ -50,6 +54,12 @@ def put_under(
     ids = [document.id for document in oracles]
     found = retriever.find(example.question, len(example.documents), ids)
     return _with(example, found, example.answer)
+
+
+def _asked(example: Example, question: str) -> Example:
+    """The same row with another question."""
+    chat = render(example.documents, question, example.answer)
+    return example.model_copy(update={"question": question, "messages": chat})
 
 
 def _with(example: Example, documents: Sequence[Document], answer: Answer) -> Example:

@@ -31,6 +31,16 @@ def spread(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
     return _in_turns(chosen, lambda example: example.context_id)
 
 
+def by_kind(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """The test rows of kinds that are trained on, and those of kinds that are not."""
+    trained = {example.origin.kind for example in examples if example.split == "train"}
+    test = [example for example in examples if example.split == "test"]
+    if not trained:  # test rows alone: nothing is known of what was trained
+        return test, []
+    seen = [example for example in test if example.origin.kind in trained]
+    return seen, [example for example in test if example.origin.kind not in trained]
+
+
 def _in_turns(items: Sequence[T], key: Callable[[T], str]) -> list[T]:
     """The first of each key, then the second of each, and so on."""
     met: Counter[str] = Counter()

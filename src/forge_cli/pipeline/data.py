@@ -111,6 +111,7 @@ def validated(
         test_share=s.test_share,
         valid_share=s.valid_share,
         split=s.split,
+        held_kinds=s.held_kinds,
         seed=s.seed,
         min_examples=s.min_examples,
         max_rejects=s.max_rejects,

@@ -81,7 +81,7 @@ def verify(pair: dict[str, Any], chunk: Chunk, named: str, taken: list[str]) -> 
     words = _words(question)
     if any(jaccard(words, _words(other)) >= _SAME_QUESTION for other in taken):
         raise Refused("asked twice")
-    return Ask("teacher", question, answer, [span], unless=last_name(chunk.symbol))
+    return Ask("teacher", question, "", answer, [span], unless=last_name(chunk.symbol))
 
 
 def find_quote(quote: str, text: str) -> str:

@@ -13,7 +13,7 @@ from forge_cli.core.records import Chunk
 from forge_cli.raft.index import Index, last_name
 from forge_cli.raft.python_facts import Facts, read_facts
 from forge_cli.raft.spans import QUOTE_CHARS, calling_line, find_span, first_sentence, is_telling
-from forge_cli.raft.wordings import WORDINGS
+from forge_cli.raft.wordings import UNSEEN, WORDINGS
 
 _NO_PARAMETERS = re.compile(r"\(\s*(&?(mut\s+)?self|cls|this|void)?\s*,?\s*\)")
 # How the declared type of a result stands in a signature.
@@ -34,6 +34,7 @@ class Ask:
     """A question about one chunk, with its answer and the spans that prove it.
 
     Attributes:
+        reworded: the question in the wording that is never trained on, or "".
         quotes: verbatim in the chunk asked about, but for those of `elsewhere`.
         elsewhere: id of another document → the quotes that stand there, in order after `quotes`.
         reason, absence: why the answer holds, and why it cannot be given. `{id}` of a document
@@ -44,6 +45,7 @@ class Ask:
 
     kind: str
     question: str
+    reworded: str
     final: str
     quotes: list[str]
     elsewhere: tuple[tuple[str, str], ...] = ()
@@ -114,11 +116,14 @@ class Subject:
         return calling_line(self.chunk.text, name)
 
 
-def put(kind: str, rng: random.Random, subject: Subject, argument: str = "") -> str:
-    """A question of a kind, in one of its wordings."""
-    wording = rng.choice(WORDINGS[kind])
-    path = subject.chunk.path
-    return wording.replace("{a}", argument).replace("{p}", path).replace("{s}", subject.named)
+def put(kind: str, rng: random.Random, subject: Subject, argument: str = "") -> tuple[str, str]:
+    """A question of a kind, in one of its wordings and in the one that is never trained on."""
+
+    def filled(wording: str) -> str:
+        path = subject.chunk.path
+        return wording.replace("{a}", argument).replace("{p}", path).replace("{s}", subject.named)
+
+    return filled(rng.choice(WORDINGS[kind])), filled(UNSEEN[kind])
 
 
 def ask(subject: Subject, rng: random.Random) -> Iterator[Ask]:
@@ -127,10 +132,10 @@ def ask(subject: Subject, rng: random.Random) -> Iterator[Ask]:
     for make in _MAKERS:
         for kind, argument, final, quotes in make(subject, rng):
             if final and quotes and all(quote and quote in chunk.text for quote in quotes):
-                question = put(kind, rng, subject, argument)
+                asked = put(kind, rng, subject, argument)
                 # To refuse to write code would be a strange thing to learn.
                 always = kind == "completion"
-                yield Ask(kind, question, final, list(dict.fromkeys(quotes)), always=always)
+                yield Ask(kind, *asked, final, list(dict.fromkeys(quotes)), always=always)
 
 
 _Found = Iterator[tuple[str, str, str, list[str]]]

@@ -24,7 +24,7 @@ def about_commits(document: Chunk, index: Index, rng: random.Random) -> Iterator
     """The question that a document of commits answers."""
     line = newest(document)
     yield Ask(
-        "change", put("change", rng, Subject(document, index)), line, [line],
+        "change", *put("change", rng, Subject(document, index)), line, [line],
         reason=f"Document [{{{document.id}}}] lists the commits that touched the file.",
         absence=f"No document lists the commits of `{document.path}`.",
     )  # fmt: skip
@@ -47,7 +47,7 @@ def _callers(subject: Subject, shown: Sequence[Subject], rng: random.Random) -> 
         names = ", ".join(f"`{other.chunk.symbol}`" for other, _ in found)
         numbers = " and ".join(f"[{{{other.chunk.id}}}]" for other, _ in found)
         yield Ask(
-            "callers", put("callers", rng, subject), names, [],
+            "callers", *put("callers", rng, subject), names, [],
             elsewhere=tuple((other.chunk.id, line) for other, line in found),
             reason=f"{subject.named} is called in document {numbers}.",
             absence=f"No document calls {subject.named}.",
@@ -61,7 +61,7 @@ def _usage(subject: Subject, shown: Sequence[Subject], rng: random.Random) -> It
     for other in shown:
         if other.chunk.id in testers and (line := other.calling(name)):
             yield Ask(
-                "usage", put("usage", rng, subject), line, [],
+                "usage", *put("usage", rng, subject), line, [],
                 elsewhere=((other.chunk.id, line),),
                 reason=f"The test in document [{{{other.chunk.id}}}] calls {subject.named}.",
                 absence=f"No document holds a test that calls {subject.named}.",
@@ -91,7 +91,7 @@ def _hop(subject: Subject, shown: Sequence[Subject], rng: random.Random) -> Iter
         return
     kind, final, quotes = rng.choice(facts)
     yield Ask(
-        kind, put(kind, rng, subject), f"`{callee.chunk.symbol}`: {final}", [step],
+        kind, *put(kind, rng, subject), f"`{callee.chunk.symbol}`: {final}", [step],
         elsewhere=tuple((callee.chunk.id, quote) for quote in quotes),
         reason=(
             f"Document [{{{subject.chunk.id}}}] calls `{callee.chunk.symbol}`, which document "
@@ -114,7 +114,7 @@ def _absent(subject: Subject, shown: Sequence[Subject], rng: random.Random) -> I
     if others:
         name = rng.choice(sorted(others))
         yield Ask(
-            "absent", put("default", rng, subject, name), "", [],
+            "absent", *put("default", rng, subject, name), "", [],
             absence=f"{subject.named} in document [{{{subject.chunk.id}}}] has no parameter "
             f"`{name}`.",
             always=True,

@@ -50,6 +50,7 @@ def _example(context: Sequence[Chunk], about: Chunk, asked: Ask, answer: Answer)
         context_id=context_id,
         documents=documents,
         question=asked.question,
+        reworded=asked.reworded or None,
         answer=answer,
         messages=render(documents, asked.question, answer),
         origin=Origin(

@@ -1,5 +1,7 @@
 """How questions are put: several wordings for each kind, one of which is drawn.
 
+And one that never is: the judge asks in it, since a model may have learned the wordings alone.
+
 {s} is the definition asked about, {p} its path, {a} a parameter or a quoted sentence.
 """
 
@@ -95,4 +97,23 @@ WORDINGS: dict[str, list[str]] = {
         "{s} calls one function of this repository. Which exceptions does that one raise itself?",
         "Which exceptions can the repository's own function that {s} calls raise directly?",
     ],
+}
+
+UNSEEN = {
+    "purpose": "Tell me what job {s} has in this code base.",
+    "signature": "How would I have to write a call of {s}? Copy the line that declares it.",
+    "default": "Suppose nobody passes `{a}` to {s}: what is it then?",
+    "returns": "What kind of object comes back from {s}?",
+    "raises": "Which exceptions should I be ready to catch that stem from {s} itself?",
+    "members": "What can be called on {s}? Go through its methods.",
+    "calls": "To which functions and classes of the repository does {s} hand on work?",
+    "callers": "Where, among the code shown, is {s} put to use?",
+    "usage": "Copy a line in which the test suite exercises {s}.",
+    "where": "Point me to the file with {s} in it.",
+    "find": 'A comment in the code reads "{a}". Which definition does it belong to?',
+    "change": "`{p}`: what did the latest commit in the list do?",
+    "completion": "Here is how {s} starts. Write the rest of it, as it is in the code:\n{a}",
+    "hop_purpose": "Look at what {s} calls in this repository. What is that for?",
+    "hop_returns": "{s} calls one of the repository's functions. What type comes back from it?",
+    "hop_raises": "{s} calls one of the repository's functions. What may that one throw itself?",
 }

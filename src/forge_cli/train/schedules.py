@@ -11,9 +11,10 @@ from forge_cli.core.config import ScheduleName as Kind
 
 __all__ = ["Kind", "Schedule", "suited_rate"]
 
-# A little below where the validation loss of SmolLM2-135M, 576 wide, is least after 40 steps (1.3e-3
-# and 5.3e-3, `benchmarks/pissa.py`): twice that costs four times as much as half of it. Carried to
-# other widths by the exponent that "LoRA Without Regret" (Schulman et al., 2025) found on Llama.
+# A little below where the validation loss of SmolLM2-135M, 576 wide, is least after 40 steps
+# (1.3e-3 and 5.3e-3, `benchmarks/pissa.py`): twice that costs four times as much as half of it.
+# Carried to other widths by the exponent that "LoRA Without Regret" (Schulman et al., 2025) found
+# on Llama.
 _RATES, _WIDTH, _EXPONENT = {"pissa": 1e-3, "lora": 4e-3}, 576, 0.781
 # Whose A and B are principal parts of W: they begin large, and want smaller steps.
 _PRINCIPAL = ("pissa", "qpissa")

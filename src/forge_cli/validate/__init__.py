@@ -25,6 +25,7 @@ def run(
     test_share: float = 0.15,
     valid_share: float = 0.1,
     split: str = "file",
+    held_kinds: Sequence[str] = (),
     seed: int = 0,
     min_examples: int = 0,
     max_rejects: float = 1.0,
@@ -40,6 +41,8 @@ def run(
     Args:
         model: whose tokenizer and chat template count the tokens.
         split: "file" (drawn by seed) or "time" (what changed last is tested).
+        held_kinds: of questions, whose rows are rejected but for those of split "test": the judge
+            asks them to tell what was learned of the code from what was learned of the questions.
         min_examples, max_rejects, min_quality: gates on the count of sound examples, on the
             share of rejected ones, and on `report.quality_of`.
         fix: mend what can be mended without a doubt before it is checked.
@@ -63,13 +66,15 @@ def run(
     if base_loss and sound:
         sound, useless = _by_base_loss(sound, model, base_loss, reporter)
         rejected += useless
-    for verdict in rejected:
-        if on_reject:
-            on_reject(verdict)
     leaked = (0, 0.0)
     if sound:
         sound = assign(sound, test_share=test_share, valid_share=valid_share, seed=seed, by=split)
+        sound, held = _hold_kinds(sound, held_kinds)
+        rejected += held
         leaked = leakage(sound)
+    for verdict in rejected:
+        if on_reject:
+            on_reject(verdict)
     report = describe(len(given), sound, rejected, lengths, repairs, leaked)
     report.skipped = _not_checked()
     if on_report:
@@ -116,6 +121,19 @@ def _judge(
         if e.id in twins
     ]
     return [e for e in sound if e.id not in twins], rejected
+
+
+def _hold_kinds(
+    rows: Sequence[Example], kinds: Sequence[str]
+) -> tuple[list[Example], list[Verdict]]:
+    """The rows without those of `kinds` that would train, and a verdict for each of these."""
+    if unknown := set(kinds) - {row.origin.kind for row in rows}:
+        known = ", ".join(sorted({row.origin.kind for row in rows}))
+        raise UsageError(f"held kind {min(unknown)}: no row is of it", f"there are: {known}")
+    held = [row for row in rows if row.origin.kind in kinds and row.split != "test"]
+    verdicts = [_verdict(row, "held-kind", "of a kind that is only tested on") for row in held]
+    ids = {row.id for row in held}
+    return [row for row in rows if row.id not in ids], verdicts
 
 
 def _by_base_loss(

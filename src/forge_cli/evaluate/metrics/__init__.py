@@ -15,6 +15,8 @@ _ALL = (
 )  # fmt: skip
 METRICS = {
     "given": _ALL,
+    "reworded": _ALL,
+    "unseen": _ALL,
     "oracle": _ALL,
     "distractors": ("quote_correct", "abstention"),
     "closed_book": ("answer_f1", "exact_match", "edit_similarity"),

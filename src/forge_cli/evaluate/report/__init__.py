@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _DECIDES = ("exact_match", "answer_f1")
 CONDITION_NAMES = {
     "given": "documents as given",
+    "reworded": "a wording never trained on",
+    "unseen": "kinds never trained on",
     "oracle": "the right documents alone",
     "distractors": "wrong documents alone (to abstain)",
     "closed_book": "no documents",
