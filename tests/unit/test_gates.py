@@ -8,6 +8,7 @@ import pytest
 
 from forge_cli.core.errors import UsageError
 from forge_cli.evaluate.gates import failing, read_gates
+from forge_cli.evaluate.statistics.verdict import Outcome, Verdict, combine
 from forge_cli.evaluate.suites import read_suite
 
 METRICS = {
@@ -92,4 +93,22 @@ def test_suites(tmp_path: Path) -> None:
             read_suite(str(file))
     with pytest.raises(UsageError, match="suite speed: not found") as error:
         read_suite("speed")
-    assert "known: raft" in error.value.hint
+    assert "known: completion, raft" in error.value.hint
+
+
+def test_one_verdict_over_suites() -> None:
+    def said(*outcomes: Outcome) -> str:
+        found = {str(n): Verdict(outcome=o, reasons=[o]) for n, o in enumerate(outcomes)}
+        return combine(found).outcome
+
+    assert said("better") == "better"
+    assert said("better", "no difference shown") == "better"
+    assert said("no difference shown", "better") == "no difference shown", "the first decides"
+    assert said("better", "worse") == "broke something"
+    assert said("no difference shown", "worse") == "worse"
+    assert said("better", "broke something") == "broke something"
+    named = combine({
+        "raft": Verdict(outcome="better", reasons=["a"]),
+        "code": Verdict(outcome="better", reasons=["b"]),
+    })  # fmt: skip
+    assert named.reasons == ["raft better: a", "code better: b"]

@@ -19,10 +19,13 @@ def evaluate(
     ] = None,
     condition: Annotated[
         list[str] | None,
-        typer.Option(help="given, oracle, distractors, closed_book, retrieved; repeatable."),
+        typer.Option(help="Only given, reworded, unseen, oracle, distractors …; repeatable."),
     ] = None,
     answer_rows: Annotated[int | None, typer.Option(help="Test rows to answer.")] = None,
-    suite: Annotated[str | None, typer.Option(help="What counts: raft, or a .yaml file.")] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(help="What is asked and counts: raft, completion, x.yaml; repeatable."),
+    ] = None,
     gate: Annotated[
         list[str] | None,
         typer.Option(help="'raft.answer_f1.low > 0', 'verdict is better', x.yaml; repeatable."),
@@ -45,7 +48,7 @@ def evaluate(
     gates = read_gates(gate or [])
     found = open_run(run, need_end=not no_end)
     given = {
-        "sides": side, "conditions": condition, "answer_rows": answer_rows, "suite": suite,
+        "sides": side, "conditions": condition, "answer_rows": answer_rows, "suites": suite,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
     pipeline.evaluate(found, output, changes=changes, url=url)

@@ -25,7 +25,15 @@ LayerRange = Annotated[
     str, Field(pattern=r"^(all|(first|last) \d+|\d+ *- *\d+( *, *\d+ *- *\d+)*)$")
 ]
 Condition = Literal[
-    "given", "reworded", "unseen", "oracle", "distractors", "closed_book", "retrieved"
+    "given",
+    "reworded",
+    "unseen",
+    "oracle",
+    "distractors",
+    "closed_book",
+    "retrieved",
+    "completion",
+    "perplexity",
 ]
 ExportKind = Literal["gguf", "mlx", "adapter", "peft"]
 Quant = Literal["f16", "q8_0", "q4_k_m"]
@@ -183,15 +191,17 @@ class Settings(BaseModel):
         default_factory=list, description="machines that train together, this one first"
     )
 
-    suite: str = Field("raft", description="what counts as better: raft, or a .yaml file")
+    suites: list[str] = Field(
+        ["raft"], min_length=1,
+        description="what is asked and what counts: raft, completion, or .yaml files",
+    )  # fmt: skip
     eval_rows: int = Field(200, ge=1, description="test rows for the loss, at the most")
     answer_rows: int = Field(48, ge=0, description="test rows to generate answers for")
     condition_rows: int = Field(
         24, ge=0, description="of these, how many also under each other condition"
     )
-    conditions: list[Condition] = Field(
-        ["given", "reworded", "unseen", "oracle", "distractors", "closed_book", "retrieved"],
-        description="what the judge shows with a question",
+    conditions: list[Condition] | None = Field(
+        None, description="how questions are asked (none: as the suites say)"
     )
     sides: list[str] = Field(
         default_factory=lambda: ["base", "base+examples", "tuned"],

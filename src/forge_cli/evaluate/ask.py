@@ -11,6 +11,7 @@ from pathlib import Path
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import Reporter
 from forge_cli.core.records import Example, Message
+from forge_cli.evaluate.asked import Asked, Question
 from forge_cli.evaluate.conditions import with_examples
 from forge_cli.evaluate.sides import Side, SideSpec
 from forge_cli.teachers import Completion
@@ -18,14 +19,6 @@ from forge_cli.teachers.cache import Cached
 
 # Losses are taken, and kept, so many rows at a time.
 _BATCH = 32
-
-
-@dataclass(frozen=True)
-class Question:
-    """A row under a condition; `example` has the documents and the chat of that condition."""
-
-    condition: str
-    example: Example
 
 
 @dataclass
@@ -44,13 +37,12 @@ class Heard:
 def ask(
     spec: SideSpec,
     side: Side,
-    questions: Sequence[Question],
-    rows: Sequence[Example],
+    asked: Asked,
     shown: Sequence[Example],
     folder: Path,
     reporter: Reporter,
 ) -> Heard:
-    """The answers to `questions` and the losses of `rows`; what was kept is not asked again.
+    """The answers and the losses that are asked for; what was kept is not asked again.
 
     Args:
         shown: worked examples, for a side that gets them.
@@ -60,20 +52,22 @@ def ask(
         ForgeError: a model cannot be loaded or reached, or fails on a question.
     """
     worked = shown if spec.examples else ()
-    chats = [with_examples(row.messages, worked) for row in rows]
-    losses = _losses(spec, side, chats, folder, reporter)
-    # Without documents there is nothing to show the form of.
-    prompts = [
-        with_examples(q.example.messages, worked if q.example.documents else ())[:-1]
-        for q in questions
-    ]
+
+    def chat(question: Question) -> list[Message]:
+        # Without documents there is nothing to show the form of.
+        example = question.example
+        return with_examples(example.messages, worked if example.documents else ())
+
+    losses = _losses(spec, side, [chat(row) for row in asked.rows], folder, reporter)
+    prompts = [chat(question)[:-1] for question in asked.questions]
     answers = [Completion() for _ in prompts]
     with reporter.task(f"{spec.text}: answers", len(prompts)) as task:
 
         def keep(index: int, found: Completion) -> None:
             if found.error:
+                row = asked.questions[index].example.id
                 raise ForgeError(
-                    f"{spec.text}: no answer to row {questions[index].example.id}: {found.error}",
+                    f"{spec.text}: no answer to row {row}: {found.error}",
                     "run it again: what was answered is kept",
                 )
             answers[index] = found

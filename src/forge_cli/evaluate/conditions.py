@@ -11,6 +11,9 @@ from forge_cli.core.records import Answer, Document, Example, Message
 from forge_cli.evaluate.retrieval import Retriever
 
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+# Of these, what asks for code instead of answers to the data's questions.
+CODE = ("completion", "perplexity")
+QUESTIONS = tuple(condition for condition in CONDITIONS if condition not in CODE)
 
 CLOSED_BOOK = (
     "Answer the question about the repository from what you know of it. Write the answer alone."
@@ -27,6 +30,8 @@ def put_under(
     unseen: as made; such rows are of kinds that no row trains on (see `evaluate.sample`).
     oracle: the right documents alone. distractors: without them, so that abstaining is right.
     closed_book: no documents; the answer is to be known.
+    completion: no question of the data: a held-out definition to complete (`evaluate.code_rows`).
+    perplexity: neither: the loss of the text of held-out files; nothing is generated.
     retrieved: the best documents for the question, as many as were given; where none of them
     holds the answer it may still be found, so the reference stays.
     """

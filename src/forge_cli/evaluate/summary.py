@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from forge_cli.core.answer_form import is_abstention, read_answer
-from forge_cli.evaluate.ask import Heard, Question
+from forge_cli.evaluate.ask import Heard
+from forge_cli.evaluate.asked import Question
 from forge_cli.evaluate.statistics.calibration import calibrate
 from forge_cli.evaluate.statistics.rates import clustered_wilson
 
@@ -31,7 +32,9 @@ def summarise(
         files = [question.example.origin.path for question, _, _ in rows]
         own: dict[str, Any] = {"n": len(rows), "files": len(set(files))}
         own["rates"] = {
-            name: _share([(bool(s[name]), f) for (_, _, s), f in zip(rows, files, strict=True)])
+            name: _share(
+                [(bool(s[name]), f) for (_, _, s), f in zip(rows, files, strict=True) if name in s]
+            )
             for name in _RATES
         }
         abstained = [is_abstention(read_answer(answer.text).final) for _, answer, _ in rows]

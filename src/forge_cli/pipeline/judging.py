@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from forge_cli.evaluate.suites import Suite
 
 # What of a run's settings the judge may be told anew.
-CHANGES = ("eval_rows", "answer_rows", "condition_rows", "conditions", "sides", "suite")
+CHANGES = ("eval_rows", "answer_rows", "condition_rows", "conditions", "sides", "suites")
 
 
 def evaluate(
@@ -50,6 +50,7 @@ def judge(
     """The eval stage, in a run that is locked."""
     from forge_cli import evaluate as stage
     from forge_cli.evaluate.report import write_reports
+    from forge_cli.evaluate.statistics.verdict import combine
     from forge_cli.evaluate.suites import read_suite
 
     if not run.is_done("train"):
@@ -61,13 +62,14 @@ def judge(
     if run.state["stages"].get("eval") == asked:
         reporter.note(f"{run.path}: already judged")
         return
-    suite = read_suite(s.suite)
+    suites = [read_suite(name) for name in s.suites]
+    conditions = s.conditions or list(dict.fromkeys(c for one in suites for c in one.conditions))
     pairs = stage.run(
         _rows(run),
         adapters=run.path / "adapters",
         out=run.path / "eval",
         sides=s.sides,
-        conditions=s.conditions,
+        conditions=conditions,
         chunks=_chunks(run),
         rows=s.eval_rows,
         answer_rows=s.answer_rows,
@@ -77,7 +79,7 @@ def judge(
         url=url,
         reporter=reporter,
     )
-    verdict = overall(pairs, suite)
+    verdict = combine({suite.name: overall(pairs, suite) for suite in suites})
     run.record(eval=as_metrics(pairs), verdict=verdict.model_dump())
     page, _ = write_reports(run.path / "eval", pairs, verdict, _facts(run, s))
     reporter.note(f"every answer: {page}")
@@ -89,13 +91,15 @@ def _facts(run: RunDir, s: Settings) -> dict[str, str]:
     with open(run.path / "adapters" / "adapters.safetensors", "rb") as stream:
         adapters = hashlib.file_digest(stream, "sha256").hexdigest()
     versions = run.state["versions"]
-    sides, conditions = (
+    sides, conditions, suites = (
         " ".join(f"--{flag} {value}" for value in values)
-        for flag, values in (("side", s.sides), ("condition", s.conditions))
-    )
+        for flag, values in (
+            ("side", s.sides), ("condition", s.conditions or []), ("suite", s.suites)
+        )
+    )  # fmt: skip
     return {
-        "command": f"forge eval {run.path} {sides} {conditions} --answer-rows {s.answer_rows} "
-        f"--suite {s.suite}",
+        "command": f"forge eval {run.path} {suites} {sides} {conditions}"
+        f" --answer-rows {s.answer_rows}",
         "base": f"{s.model}, {s.bits} bits",
         "adapters": f"{s.init}, rank {s.rank}; sha256 {adapters}",
         "trained on": str(run.state["source"]),
@@ -135,14 +139,18 @@ def as_metrics(pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
     """suite → metric → comparison, as a `run` record has them: base against tuned.
 
     `raft` has the rows as given, `raft:CONDITION` the others, and `raft+examples` the rows as
-    given with the base that is shown worked examples.
+    given with the base that is shown worked examples. Code has suites of its own, `completion` and
+    `perplexity`.
     """
+    from forge_cli.evaluate.conditions import CODE
+
     nested: dict[str, dict[str, Any]] = {}
     for pair in pairs:
         shown = pair.reference == "base+examples"
         if pair.side != "tuned" or pair.reference not in ("base", "base+examples"):
             continue
-        suite = "raft" if pair.condition == "given" else f"raft:{pair.condition}"
+        own = pair.condition in CODE
+        suite = pair.condition if own else f"raft:{pair.condition}".removesuffix(":given")
         nested.setdefault(suite + "+examples" * shown, {})[pair.metric] = asdict(pair.found)
     return nested
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from forge_cli.core.answer_form import is_abstention, read_answer
 from forge_cli.core.records import Example
+from forge_cli.evaluate.metrics.code import completion_scores
 from forge_cli.evaluate.metrics.exact import CODE, NAMES, exact_match, names_of
 from forge_cli.evaluate.metrics.quotes import count_quotes
 from forge_cli.evaluate.metrics.text import chrf, edit_similarity, set_f1, word_f1
@@ -20,8 +21,11 @@ METRICS = {
     "oracle": _ALL,
     "distractors": ("quote_correct", "abstention"),
     "closed_book": ("answer_f1", "exact_match", "edit_similarity"),
+    "completion": ("exact_match", "edit_similarity", "chrf", "parses"),
     "retrieved": ("answer_f1", "exact_match", "quote_correct", "edit_similarity"),
 }
+# What the loss is called under a condition: of answers, or of the text of files.
+LOSSES = {"given": "answer_loss", "unseen": "answer_loss", "perplexity": "loss"}
 
 
 def score(example: Example, text: str) -> dict[str, float]:
@@ -35,7 +39,11 @@ def score(example: Example, text: str) -> dict[str, float]:
     quote_precision, quote_recall: see `metrics.quotes`; only where there is something to quote.
     abstention: 1 when it abstains exactly if that is right.
     edit_similarity, chrf: only of code.
+
+    A definition that is to be completed has other scores, see `metrics.code`.
     """
+    if example.origin.kind == "definition":
+        return completion_scores(example, text)
     answer, kind = read_answer(text), example.origin.kind
     abstains = is_abstention(answer.final)
     if is_abstention(example.answer.final):

@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from forge_cli.core.answer_form import read_answer
 from forge_cli.core.jsonl import atomic_file
+from forge_cli.evaluate.metrics import LOSSES
 from forge_cli.evaluate.statistics.verdict import Verdict, sentence
 
 if TYPE_CHECKING:
     from forge_cli.evaluate import Pair
 
 # What decides who won a row, the first that both have.
-_DECIDES = ("exact_match", "answer_f1")
+_DECIDES = ("exact_match", "answer_f1", "edit_similarity")
 CONDITION_NAMES = {
     "given": "documents as given",
     "reworded": "a wording never trained on",
     "unseen": "kinds never trained on",
+    "completion": "definitions to complete",
+    "perplexity": "text of held-out files",
     "oracle": "the right documents alone",
     "distractors": "wrong documents alone (to abstain)",
     "closed_book": "no documents",
@@ -102,7 +105,7 @@ def _forest(pairs: Sequence[Pair], reference: str, side: str) -> list[Bar]:
     """Intervals of scores between −1 and 1; a loss has another scale and stands in the table."""
     bars = []
     for pair in pairs:
-        if (pair.reference, pair.side) != (reference, side) or pair.metric == "answer_loss":
+        if (pair.reference, pair.side) != (reference, side) or pair.metric in LOSSES.values():
             continue
         low, middle, high = (
             min(100.0, max(0.0, 50 * (value + 1)))

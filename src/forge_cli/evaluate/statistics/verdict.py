@@ -61,6 +61,27 @@ def decide(comparisons: Mapping[str, Comparison], rules: Rules) -> Verdict:
     return _verdict("no difference shown", wins)
 
 
+def combine(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """One verdict over several suites: harm in any of them counts, else the first decides.
+
+    Args:
+        verdicts: by the name of the suite, the one that decides first.
+    """
+    if len(verdicts) == 1:
+        return next(iter(verdicts.values()))
+    found = [verdict.outcome for verdict in verdicts.values()]
+    harm: tuple[Outcome, ...] = ("broke something", "worse")
+    outcome = next((one for one in harm if one in found), found[0])
+    if outcome == "worse" and "better" in found:
+        outcome = "broke something"
+    reasons = [
+        f"{name} {verdict.outcome}: {reason}"
+        for name, verdict in verdicts.items()
+        for reason in verdict.reasons
+    ]
+    return Verdict(outcome=outcome, reasons=reasons)
+
+
 def _verdict(outcome: Outcome, because: Mapping[str, Comparison]) -> Verdict:
     reasons = [f"{name}: {sentence(found)}" for name, found in because.items()]
     return Verdict(outcome=outcome, reasons=reasons or ["nothing that counts was measured"])

@@ -1,4 +1,4 @@
-"""Suites as data: what is compared with what, and what counts. Users add files of their own."""
+"""Suites as data: what is asked of which sides, and what counts. Users add files of their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from forge_cli.core.config import Condition
 from forge_cli.core.errors import UsageError
 from forge_cli.evaluate.statistics.verdict import Rules
 
@@ -19,6 +20,10 @@ class Suite(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
+    conditions: list[Condition] = Field(
+        ["given", "reworded", "unseen", "oracle", "distractors", "closed_book", "retrieved"],
+        description="what is asked, and what is shown with it",
+    )
     against: str = Field("base+examples", description="the side that is to be beaten")
     side: str = Field("tuned", description="the side that is to beat it")
     rules: Rules

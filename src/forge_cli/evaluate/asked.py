@@ -1,0 +1,83 @@
+"""What is asked: the questions, and the rows whose losses are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from forge_cli.core.errors import ForgeError
+from forge_cli.core.records import Chunk, Example
+from forge_cli.evaluate.code_rows import completions, texts
+from forge_cli.evaluate.conditions import QUESTIONS, put_under
+from forge_cli.evaluate.retrieval import Retriever
+from forge_cli.evaluate.sample import by_kind, spread
+
+_MAX_ANSWER = 160  # tokens
+
+
+@dataclass(frozen=True)
+class Question:
+    """A row under a condition; `example` has the documents and the chat of that condition."""
+
+    condition: str
+    example: Example
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Questions to answer, and rows of which losses are taken, each under its condition."""
+
+    questions: list[Question]
+    rows: list[Question]
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of an answer: what a model still says after half as much again as the
+        longest reference cannot mend it; a base that does not know when to stop would fill any
+        limit."""
+        rows = [row for row in self.rows if row.condition != "perplexity"]
+        answers = [q.example.messages[-1].content for q in [*self.questions, *rows]]
+        characters = max(map(len, answers), default=0)
+        return min(_MAX_ANSWER, max(32, round(1.5 * characters / 3)))
+
+
+def choose(
+    examples: Sequence[Example],
+    chunks: Sequence[Chunk],
+    conditions: Sequence[str],
+    *,
+    rows: int,
+    answer_rows: int,
+    condition_rows: int,
+    seed: int,
+) -> Asked:
+    """What `evaluate.run` asks with the same arguments.
+
+    Raises:
+        ForgeError: no test rows.
+    """
+    seen, unseen = (spread(found, rows, seed) for found in by_kind(examples))
+    test = [*seen, *unseen]
+    if not test:
+        raise ForgeError("no rows of split test", "run forge validate before forge train")
+    retriever = Retriever(chunks) if chunks and "retrieved" in conditions else None
+    questions: list[Question] = []
+    for condition in (*QUESTIONS, "completion"):
+        if condition not in conditions or (condition == "retrieved" and retriever is None):
+            continue
+        wanted = answer_rows if condition == "given" else min(answer_rows, condition_rows)
+        if condition == "completion":
+            found = completions(chunks, test, wanted, seed)
+        else:
+            own = unseen if condition == "unseen" else seen
+            under = (put_under(condition, example, retriever) for example in own[:answer_rows])
+            found = [example for example in under if example is not None][:wanted]
+        questions += [Question(condition, example) for example in found]
+    losses = []
+    if "given" in conditions:
+        losses += [Question("given", example) for example in seen]
+    if "unseen" in conditions:
+        losses += [Question("unseen", example) for example in unseen]
+    if "perplexity" in conditions:
+        losses += [Question("perplexity", row) for row in texts(chunks, test, rows, seed)]
+    return Asked(questions, losses)
