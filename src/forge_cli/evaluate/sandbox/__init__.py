@@ -10,11 +10,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.evaluate.sandbox import linux, seatbelt
 from forge_cli.evaluate.sandbox.limits import Limits, Outcome
+from forge_cli.evaluate.sandbox.paths import check_name, check_shown
 
 __all__ = ["Limits", "Outcome", "run_contained", "why_not"]
 
@@ -36,7 +37,8 @@ def run_contained(
 
     Args:
         files: relative path → text, put into the directory.
-        read_only: directories that it may read too, at the paths that they have here.
+        read_only: directories that it may read too, at the paths that they have here. It is the
+            user nobody where root runs it: their files have to be readable by all.
         stdin: its standard input.
 
     Raises:
@@ -44,9 +46,9 @@ def run_contained(
             not one that can be given.
     """
     for name in files:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
-            raise ForgeError(f"{name!r}: not a path inside the directory", "give relative paths")
+        check_name(name)
+    for path in read_only:
+        check_shown(path)
     if sys.platform not in _SYSTEMS:
         raise ForgeError(why_not(), "run it on Linux or macOS")
     return _SYSTEMS[sys.platform].run(command, files, read_only, limits or Limits(), stdin)

@@ -69,7 +69,7 @@ def main() -> None:
 def _unshare() -> bool:
     """Enter new namespaces; the next child is process 1. Says whether a user namespace is one."""
     spaces = _NEWNS | _NEWPID | _NEWNET | _NEWIPC | _NEWUTS
-    if os.geteuid() == 0 and _capable():
+    if os.geteuid() == 0 and _capable() and _is_mapped(NOBODY):
         _check("unshare", _LIBC.unshare(spaces))
         return False
     user, group = os.geteuid(), os.getegid()
@@ -84,6 +84,12 @@ def _capable() -> bool:
     return bool(held >> _SYS_ADMIN & 1)
 
 
+def _is_mapped(user: int) -> bool:
+    """Whether there is such a user here: a root inside a container may know itself alone."""
+    lines = [map(int, line.split()) for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    return any(first <= user < first + count for first, _, count in lines)
+
+
 def _map(user: int, group: int) -> None:
     """Make ids of the parent's namespace `nobody` in this one."""
     for name, text in (
@@ -91,7 +97,7 @@ def _map(user: int, group: int) -> None:
         ("uid_map", f"{NOBODY} {user} 1"),
         ("gid_map", f"{NOBODY} {group} 1"),
     ):
-        Path("/proc/self", name).write_text(text)
+        _write(Path("/proc/self", name), text)
 
 
 def _keep(order: dict[str, Any], status: int, alive: int, alone: bool) -> NoReturn:
@@ -184,7 +190,7 @@ def _show(root: str, name: str, attributes: int) -> None:
 
 def _drop(alone: bool) -> None:
     """Become nobody, in a user namespace where there can be one, without any capability."""
-    Path("/proc/self/oom_score_adj").write_text("1000")
+    _write(Path("/proc/self/oom_score_adj"), "1000")
     if not alone:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -196,7 +202,7 @@ def _drop(alone: bool) -> None:
             _map(NOBODY, NOBODY)
             alone = True
     if alone:
-        Path("/proc/sys/user/max_user_namespaces").write_text("0")
+        _write(Path("/proc/sys/user/max_user_namespaces"), "0")
     _prctl(_NO_NEW_PRIVS, 1)
     _prctl(_AMBIENT, 4)
     capability = 0
@@ -268,6 +274,13 @@ def _protect(target: str, attributes: int, flags: int) -> None:
         ctypes.c_size_t(32),
     )  # fmt: skip
     _check(f"mount_setattr {target}", done)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise OSError(f"{path}: {error.strerror}") from None
 
 
 def _prctl(option: int, value: int) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.evaluate.sandbox.limits import Limits, Outcome
+from forge_cli.evaluate.sandbox.paths import check_shown
 from forge_cli.evaluate.sandbox.syscalls import program
 from forge_cli.evaluate.sandbox.watch import watch
 
@@ -38,7 +39,6 @@ _SYSTEM = (
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives",
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime",
 )  # fmt: skip
-_NEVER = ("/", "/dev", "/proc", "/sys", "/run", "/etc", "/boot")
 _FILES = {
     "/etc/passwd": f"nobody:x:65534:65534:nobody:{WORK}:/bin/sh\n",
     "/etc/group": "nogroup:x:65534:\n",
@@ -98,9 +98,9 @@ def run(
         raise ForgeError(f"cannot run contained: {reason[0]}", _HINT)
     why, code = seen.why, said.get("exit")
     if not why and code is None:
-        spent = said.get("cpu", 0.0) >= limits.cpu_seconds
-        ended = said.get("signal") in (signal.SIGXCPU, signal.SIGKILL)
-        why = "time" if spent and ended else "killed"
+        # The second signal comes a second later, to what ignores the first.
+        spent = said.get("signal") == signal.SIGKILL and said["cpu"] >= limits.cpu_seconds
+        why = "time" if spent or said.get("signal") == signal.SIGXCPU else "killed"
     return Outcome(None if why else code, seen.stdout, seen.stderr, seen.seconds, why)
 
 
@@ -161,20 +161,13 @@ def _visible(read_only: Sequence[Path]) -> list[str]:
     """What is bound into the jail: outermost paths, each as named and as resolved.
 
     Raises:
-        ForgeError: one is no directory, or shows a home directory or the machine's state.
+        ForgeError: see `check_shown`.
     """
     own = [Path(p) for p in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)]
-    home = Path.home().resolve()
     found = {Path(name) for name in _SYSTEM if Path(name).exists()}
     for path in (*own, *read_only):
-        if not path.is_dir():
-            raise ForgeError(f"{path}: not a directory", "give directories that the code may read")
-        for form in (path.absolute(), path.resolve()):
-            if str(form) in _NEVER or form == home or form in home.parents:
-                raise ForgeError(
-                    f"{path}: contained code is not shown this", "give a directory further in"
-                )
-            found.add(form)
+        check_shown(path)
+        found |= {path.absolute(), path.resolve()}
     kept: list[Path] = []
     for path in sorted(found):
         if not any(path.is_relative_to(outer) for outer in kept):

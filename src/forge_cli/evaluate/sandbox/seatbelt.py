@@ -24,6 +24,7 @@ from forge_cli.evaluate.sandbox.limits import Limits, Outcome
 from forge_cli.evaluate.sandbox.watch import watch
 
 _PROGRAM = Path("/usr/bin/sandbox-exec")
+_HIDDEN = ("/Users", "/Volumes", "/private/tmp", "/private/var/folders")
 
 
 def profile(work: Path, read_only: Sequence[Path], home: Path) -> str:
@@ -32,25 +33,25 @@ def profile(work: Path, read_only: Sequence[Path], home: Path) -> str:
     Args:
         work: where the code may write. read_only: what it may read below `home`.
     """
-    return "\n".join(
-        [
-            "(version 1)",
-            "(allow default)",
-            "(deny network*)",
-            "(deny file-write*)",
-            "(deny signal (target others))",
-            *(f"(deny file-read* (subpath {_quoted(p)}))" for p in (home, Path("/Volumes"))),
-            *(f"(deny file-read* (subpath {_quoted(Path(p))}))" for p in _TEMPORARY),
-            *(f"(allow file-read* (subpath {_quoted(path)}))" for path in (*read_only, work)),
-            # Python asks for each directory on the way to a file.
-            "(allow file-read-metadata)",
-            f"(allow file-write* (subpath {_quoted(work)}))",
-            '(allow file-write-data (literal "/dev/null") (literal "/dev/zero"))',
-        ]
-    )
-
-
-_TEMPORARY = ("/private/tmp", "/private/var/folders", "/Users")
+    hidden = (home, *map(Path, _HIDDEN))
+    lines = [
+        "(version 1)",
+        "(allow default)",
+        "(deny network*)",
+        "(deny signal (target others))",
+        # Through a service it could have another process do what it may not.
+        "(deny appleevent-send)",
+        "(deny mach-lookup)",
+        '(allow mach-lookup (global-name "com.apple.system.opendirectoryd.libinfo"))',
+        *(f"(deny file-read* (subpath {_quoted(path)}))" for path in hidden),
+        *(f"(allow file-read* (subpath {_quoted(path)}))" for path in (*read_only, work)),
+        # Python asks for each directory on the way to a file.
+        "(allow file-read-metadata)",
+        "(deny file-write*)",
+        f"(allow file-write* (subpath {_quoted(work)}))",
+        '(allow file-write-data (literal "/dev/null") (literal "/dev/zero"))',
+    ]
+    return "\n".join(lines)
 
 
 def _quoted(path: Path) -> str:
