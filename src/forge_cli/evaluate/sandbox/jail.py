@@ -26,7 +26,6 @@ from typing import Any, NoReturn
 assert sys.platform == "linux"
 
 NOBODY = 65534
-WORK = "/sandbox"
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 # sched.h
@@ -112,7 +111,7 @@ def _keep(order: dict[str, Any], status: int, alive: int, alone: bool) -> NoRetu
         _prctl(_PDEATHSIG, signal.SIGKILL)
         if select.select([alive], [], [], 0)[0]:
             os._exit(1)
-        os.chdir(WORK)
+        os.chdir(order["work"])
         for name, text in order["files"].items():
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -121,7 +120,7 @@ def _keep(order: dict[str, Any], status: int, alive: int, alone: bool) -> NoRetu
         if command == 0:
             _start(order, status)
         _wait(command, status)
-    except OSError as error:
+    except Exception as error:
         _say(status, error=str(error))
     finally:
         os._exit(1)
@@ -147,7 +146,7 @@ def _build(order: dict[str, Any]) -> None:
     inodes = size // 4096 + 1024
     options = f"size={size},nr_inodes={inodes},mode=0755"
     _mount("tmpfs", root, "tmpfs", _NOSUID | _NODEV, options)
-    for name, mode in ((WORK, 0o700), ("/tmp", 0o1777), ("/dev/shm", 0o1777)):
+    for name, mode in ((order["work"], 0o700), ("/tmp", 0o1777), ("/dev/shm", 0o1777)):
         path = Path(root + name)
         path.mkdir(parents=True)
         path.chmod(mode)
@@ -242,7 +241,7 @@ def _start(order: dict[str, Any], status: int) -> NoReturn:
         _filter(bytes.fromhex(order["filter"]))
         command = order["command"]
         os.execvpe(command[0], command, order["environment"])
-    except OSError as error:
+    except Exception as error:
         _say(status, error=f"{order['command'][0]}: {error}")
     finally:
         os._exit(127)
@@ -260,7 +259,7 @@ def _filter(program: bytes) -> None:
 
 def _mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
     done = _LIBC.mount(
-        source.encode(), target.encode(), kind and kind.encode(), ctypes.c_ulong(flags),
+        os.fsencode(source), os.fsencode(target), kind and kind.encode(), ctypes.c_ulong(flags),
         options.encode(),
     )  # fmt: skip
     _check(f"mount {target}", done)
@@ -270,7 +269,7 @@ def _protect(target: str, attributes: int, flags: int) -> None:
     """Set attributes of a mount; with AT_RECURSIVE, of all that is mounted below it too."""
     set_clear = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
     done = _LIBC.syscall(
-        _MOUNT_SETATTR, _AT_FDCWD, target.encode(), flags, ctypes.byref(set_clear),
+        _MOUNT_SETATTR, _AT_FDCWD, os.fsencode(target), flags, ctypes.byref(set_clear),
         ctypes.c_size_t(32),
     )  # fmt: skip
     _check(f"mount_setattr {target}", done)

@@ -3,7 +3,9 @@
 What holds where code sets out to break it: the namespaces, the user nobody without capabilities
 and the refused system calls are the kernel's; the memory of all processes together is what is
 looked at from here. Pages that are shared count once for each process that has them. Code that
-hides pages from this count is still bound by memory_bytes for each process.
+hides pages from this count is still bound by memory_bytes for each process. What the kernel keeps
+for pipes and sockets is bound by the number of open files alone, 256 for each process. Where a
+directory of `read_only` holds the socket of a server, code may talk to it.
 """
 
 from __future__ import annotations
@@ -62,19 +64,20 @@ def run(
     Raises:
         ForgeError: the kernel refuses a part of it, or there is no such command.
     """
+    order = {
+        "command": list(command),
+        "files": dict(files),
+        "stdin": stdin,
+        "limits": asdict(limits),
+        "work": WORK,
+        "read_only": _visible(read_only),
+        "system_files": _FILES,
+        "environment": _environment(),
+        "filter": _filter().hex(),
+    }
     reader, writer = os.pipe()
     with tempfile.TemporaryDirectory(prefix="forge-sandbox-") as root, os.fdopen(reader) as status:
-        order = {
-            "command": list(command),
-            "files": dict(files),
-            "stdin": stdin,
-            "limits": asdict(limits),
-            "root": root,
-            "read_only": _visible(read_only),
-            "system_files": _FILES,
-            "environment": _environment(),
-            "filter": _filter().hex(),
-        }
+        order["root"] = root
         try:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_JAIL), str(writer)],
