@@ -20,6 +20,7 @@ import pytest
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.evaluate.sandbox import Limits, Outcome, run_contained, why_not
+from forge_cli.evaluate.sandbox.syscalls import program
 
 MB = 1 << 20
 # Far more time than any of them needs, and little of all else.
@@ -478,16 +479,57 @@ def test_without_privileges() -> None:
     assert found.stdout.split("ended: ")[1].split() == ["None", "memory", "65534", "1", "2", "30"]
 
 
-@linux
-def test_a_machine_that_refuses_says_so() -> None:
-    if not shutil.which("unshare"):
-        pytest.skip("no unshare")
-    # A user namespace in which no mount namespace may be made.
-    command = 'echo 0 > /proc/sys/user/max_mnt_namespaces && exec "$@"'
+# Who is root of a user namespace: that has no other user; with all users, where no more user
+# namespaces may be made; where no mount namespace may be made.
+ALONE = 'exec unshare -U -r "$@"'
+NESTED = """
+unshare -U sleep 60 & inner=$!
+for attempt in $(seq 40); do
+    echo "0 0 65536" > /proc/$inner/uid_map && break
+    sleep 0.05
+done
+echo "0 0 65536" > /proc/$inner/gid_map
+nsenter -U -t $inner -S 0 -G 0 sh -c 'echo 0 > /proc/sys/user/max_user_namespaces; "$@"' sh "$@"
+kill $inner
+"""
+REFUSED = """
+exec unshare -U -r sh -c 'echo 0 > /proc/sys/user/max_mnt_namespaces && exec "$@"' sh "$@"
+"""
+
+
+def run_under(shell: str) -> str:
+    if not (shutil.which("unshare") and shutil.which("nsenter")):
+        pytest.skip("no unshare, no nsenter")
+    code = """if True:
+        import os
+        status = dict(line.split(":\\t") for line in open("/proc/self/status").read().splitlines())
+        print(os.getuid(), int(status["CapEff"] + status["CapBnd"], 16), status["NoNewPrivs"])
+    """
     found = subprocess.run(
-        ["unshare", "-U", "-r", "sh", "-c", command, "sh", sys.executable, SCRIPT, "print(1)"],
+        ["sh", "-c", shell, "sh", sys.executable, SCRIPT, code],
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     if "why_not" not in found.stdout:
         pytest.skip(found.stderr)
-    assert "cannot run contained: unshare" in found.stdout and "ended" not in found.stdout
+    return found.stdout
+
+
+@linux
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can map users")
+@pytest.mark.parametrize("shell", [ALONE, NESTED], ids=["alone", "nested"])
+def test_root_of_a_container(shell: str) -> None:
+    assert run_under(shell).split() == ["why_not:", "ended:", "0", "65534", "0", "1"]
+
+
+@linux
+def test_a_machine_that_refuses_says_so() -> None:
+    said = run_under(REFUSED)
+    assert "cannot run contained: unshare" in said and "ended" not in said
+
+
+def test_numbers_of_system_calls() -> None:
+    for machine in ("x86_64", "aarch64"):
+        # Instructions of eight bytes; more than 4,096 the kernel refuses.
+        assert len(program(machine)) % 8 == 0 and len(program(machine)) < 8 * 4096
+    with pytest.raises(KeyError):
+        program("riscv64")

@@ -190,6 +190,7 @@ def _show(root: str, name: str, attributes: int) -> None:
 def _drop(alone: bool) -> None:
     """Become nobody, in a user namespace where there can be one, without any capability."""
     _write(Path("/proc/self/oom_score_adj"), "1000")
+    _forgo()
     if not alone:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -200,17 +201,23 @@ def _drop(alone: bool) -> None:
         if _LIBC.unshare(_NEWUSER) == 0:
             _map(NOBODY, NOBODY)
             alone = True
+            # A new namespace begins with all of them.
+            _forgo()
     if alone:
         _write(Path("/proc/sys/user/max_user_namespaces"), "0")
     _prctl(_NO_NEW_PRIVS, 1)
     _prctl(_AMBIENT, 4)
-    capability = 0
-    while _LIBC.prctl(_CAPBSET_DROP, capability, 0, 0, 0) == 0:
-        capability += 1
     header = (ctypes.c_uint32 * 2)(_CAPABILITIES_3, 0)
     _check("capset", _LIBC.capset(header, (ctypes.c_uint32 * 6)()))
     # Nobody else may trace the keeper or read its memory; the command is dumpable again.
     _prctl(_DUMPABLE, 0)
+
+
+def _forgo() -> None:
+    """See that no program that is started later can have a capability."""
+    capability = 0
+    while _LIBC.prctl(_CAPBSET_DROP, capability, 0, 0, 0) == 0:
+        capability += 1
 
 
 def _start(order: dict[str, Any], status: int) -> NoReturn:
