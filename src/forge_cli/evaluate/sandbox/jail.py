@@ -241,7 +241,8 @@ def _start(order: dict[str, Any], status: int) -> NoReturn:
             # The keeper counts as one.
             (resource.RLIMIT_NPROC, limits["processes"] + 1, limits["processes"] + 1),
             (resource.RLIMIT_NOFILE, 256, 256),
-            (resource.RLIMIT_CORE, 0, 0),
+            # 0 would still feed a core_pattern that is a program; 1 stops that too.
+            (resource.RLIMIT_CORE, 1, 1),
             (resource.RLIMIT_MSGQUEUE, 0, 0),
         ):
             resource.setrlimit(kind, (soft, hard))

@@ -169,7 +169,9 @@ def _visible(read_only: Sequence[Path]) -> list[str]:
     own = [Path(p) for p in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)]
     found = {Path(name) for name in _SYSTEM if Path(name).exists()}
     for path in (*own, *read_only):
-        check_shown(path)
+        # Python may be the system's own, and a service's home below it.
+        if not any(path.is_relative_to(name) for name in _SYSTEM):
+            check_shown(path)
         found |= {path.absolute(), path.resolve()}
     kept: list[Path] = []
     for path in sorted(found):

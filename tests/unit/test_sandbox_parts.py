@@ -1,14 +1,39 @@
-"""The text of the profile and of the command for macOS; neither was run."""
+"""What the sandbox is made of: the check of the machine, the filter, the text for macOS."""
 
 from __future__ import annotations
 
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
+import pytest
+
+from forge_cli.evaluate.sandbox import why_not
 from forge_cli.evaluate.sandbox.limits import Limits
 from forge_cli.evaluate.sandbox.seatbelt import profile, with_limits
+from forge_cli.evaluate.sandbox.syscalls import program
 
 WORK = Path("/private/var/folders/x/forge")
+
+
+def test_it_works_where_the_kernel_allows_it() -> None:
+    """The tests of the sandbox are left out where it does not work: that must not be its fault."""
+    spaces = ["unshare", "-U", "-r", "-m", "-p", "-n", "-i", "-u", "-f", "--mount-proc", "true"]
+    if not shutil.which("unshare") or subprocess.run(spaces, capture_output=True).returncode:
+        pytest.skip("the kernel does not allow it")
+    assert why_not() == ""
+
+
+def test_filter_of_system_calls() -> None:
+    for machine in ("x86_64", "aarch64"):
+        # Instructions of eight bytes; more than 4,096 the kernel refuses.
+        assert len(program(machine)) % 8 == 0 and len(program(machine)) < 8 * 4096
+    with pytest.raises(KeyError):
+        program("riscv64")
+
+
+# Neither the profile nor the command has been run on a Mac.
 
 
 def test_profile() -> None:
