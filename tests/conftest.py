@@ -9,4 +9,4 @@ import pytest
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # So that a failed check of a sample shows what differs.
-pytest.register_assert_rewrite("language_sample")
+pytest.register_assert_rewrite("language_sample", "sandboxed")
