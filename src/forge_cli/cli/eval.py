@@ -22,9 +22,15 @@ def evaluate(
         typer.Option(help="Only given, reworded, unseen, oracle, distractors …; repeatable."),
     ] = None,
     answer_rows: Annotated[int | None, typer.Option(help="Test rows to answer.")] = None,
+    condition_rows: Annotated[
+        int | None, typer.Option(help="Rows under each condition but `given`.")
+    ] = None,
     suite: Annotated[
         list[str] | None,
-        typer.Option(help="What is asked and counts: raft, completion, x.yaml; repeatable."),
+        typer.Option(help="What counts: raft, completion, humaneval, x.yaml."),
+    ] = None,
+    execute: Annotated[
+        bool | None, typer.Option("--execute", help="Run generated code, contained (humaneval).")
     ] = None,
     gate: Annotated[
         list[str] | None,
@@ -49,6 +55,7 @@ def evaluate(
     found = open_run(run, need_end=not no_end)
     given = {
         "sides": side, "conditions": condition, "answer_rows": answer_rows, "suites": suite,
+        "condition_rows": condition_rows, "execute": execute,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
     pipeline.evaluate(found, output, changes=changes, url=url)

@@ -34,6 +34,7 @@ Condition = Literal[
     "retrieved",
     "completion",
     "perplexity",
+    "humaneval",
 ]
 ExportKind = Literal["gguf", "mlx", "adapter", "peft"]
 Quant = Literal["f16", "q8_0", "q4_k_m"]
@@ -207,6 +208,9 @@ class Settings(BaseModel):
         default_factory=lambda: ["base", "base+examples", "tuned"],
         description="what is compared: base, tuned, checkpoint:STEP, a GGUF file, a run, "
         "ollama:NAME, openai:NAME; +examples shows worked answers",
+    )
+    execute: bool = Field(
+        False, description="let the judge run generated code, contained, where a suite needs it"
     )
     resamples: int = Field(10_000, ge=1000, description="bootstrap resamples")
 

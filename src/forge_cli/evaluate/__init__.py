@@ -6,15 +6,18 @@ pairs (statistics)
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import write_json
 from forge_cli.core.records import Chunk, Example
+from forge_cli.evaluate import humaneval
 from forge_cli.evaluate.ask import Heard, ask
-from forge_cli.evaluate.asked import choose
+from forge_cli.evaluate.asked import Question, choose
 from forge_cli.evaluate.conditions import CONDITIONS, QUESTIONS, choose_examples
 from forge_cli.evaluate.metrics import score
 from forge_cli.evaluate.pairing import Pair, make_pairs
@@ -40,6 +43,7 @@ def run(
     resamples: int = 10_000,
     seed: int = 0,
     url: str | None = None,
+    execute: bool = False,
     reporter: Reporter = SILENT,
 ) -> list[Pair]:
     """Compare sides on the rows of split "test", the first side with each of the others.
@@ -61,11 +65,15 @@ def run(
         rows: test rows for the loss. answer_rows: of these, how many to answer as given,
             condition_rows: and under each other condition.
         url: of the server, for ollama: and openai:.
+        execute: whether generated code may be run, contained (condition "humaneval").
 
     Raises:
-        UsageError: a side is not known. ForgeError: no test rows, or a model that fails.
+        UsageError: a side is not known, or code would be run.
+        ForgeError: no test rows, or a model that fails.
     """
     specs = [SideSpec.parse(side) for side in sides]
+    if "humaneval" in conditions:
+        humaneval.check_ready(execute=execute)
     asked = choose(
         examples, chunks, conditions, rows=rows, answer_rows=answer_rows,
         condition_rows=condition_rows, seed=seed,
@@ -81,10 +89,7 @@ def run(
             heard[spec.text] = ask(spec, side, asked, shown, out / "cache", reporter)
         side.close()
     questions = asked.questions
-    scores = {
-        name: [score(q.example, a.text) for q, a in zip(questions, found.answers, strict=True)]
-        for name, found in heard.items()
-    }
+    scores = {name: _scores(questions, found) for name, found in heard.items()}
     write_rows(out / "raft.jsonl", questions, asked.rows, heard, scores)
     pairs = make_pairs(
         [spec.text for spec in specs], questions, asked.rows, heard, scores, resamples=resamples,
@@ -94,6 +99,13 @@ def run(
     alone = {name: summarise(questions, heard[name], scores[name]) for name in heard}
     write_json(out / "sides.json", alone)
     return pairs
+
+
+def _scores(questions: Sequence[Question], heard: Heard) -> list[dict[str, float]]:
+    """Of each answer; those that are run wait for their processes side by side."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        texts = [answer.text for answer in heard.answers]
+        return list(pool.map(score, [question.example for question in questions], texts))
 
 
 __all__ = ["CONDITIONS", "SIDES", "Pair", "run", "spread"]

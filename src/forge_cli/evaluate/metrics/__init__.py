@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from forge_cli.core.answer_form import is_abstention, read_answer
 from forge_cli.core.records import Example
+from forge_cli.evaluate.humaneval import passes
 from forge_cli.evaluate.metrics.code import completion_scores
 from forge_cli.evaluate.metrics.exact import CODE, NAMES, exact_match, names_of
 from forge_cli.evaluate.metrics.quotes import count_quotes
@@ -22,6 +23,7 @@ METRICS = {
     "distractors": ("quote_correct", "abstention"),
     "closed_book": ("answer_f1", "exact_match", "edit_similarity"),
     "completion": ("exact_match", "edit_similarity", "chrf", "parses"),
+    "humaneval": ("pass@1",),
     "retrieved": ("answer_f1", "exact_match", "quote_correct", "edit_similarity"),
 }
 # What the loss is called under a condition: of answers, or of the text of files.
@@ -40,10 +42,13 @@ def score(example: Example, text: str) -> dict[str, float]:
     abstention: 1 when it abstains exactly if that is right.
     edit_similarity, chrf: only of code.
 
-    A definition that is to be completed has other scores, see `metrics.code`.
+    A definition that is to be completed has other scores, see `metrics.code`; a problem of
+    HumanEval has pass@1, for which the answer is run.
     """
     if example.origin.kind == "definition":
         return completion_scores(example, text)
+    if example.origin.kind == "humaneval":
+        return passes(example, text)
     answer, kind = read_answer(text), example.origin.kind
     abstains = is_abstention(answer.final)
     if is_abstention(example.answer.final):

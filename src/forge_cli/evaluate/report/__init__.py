@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from forge_cli.evaluate import Pair
 
 # What decides who won a row, the first that both have.
-_DECIDES = ("exact_match", "answer_f1", "edit_similarity")
+_DECIDES = ("exact_match", "answer_f1", "edit_similarity", "pass@1")
 CONDITION_NAMES = {
     "given": "documents as given",
     "reworded": "a wording never trained on",
     "unseen": "kinds never trained on",
     "completion": "definitions to complete",
     "perplexity": "text of held-out files",
+    "humaneval": "HumanEval",
     "oracle": "the right documents alone",
     "distractors": "wrong documents alone (to abstain)",
     "closed_book": "no documents",
