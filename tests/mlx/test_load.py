@@ -192,7 +192,7 @@ def test_a_gpu_base_is_packed_and_checked(tmp_path: Path, monkeypatch: pytest.Mo
     for module in (load, quantise):
         monkeypatch.setattr(module, "on_gpu", lambda: True)
     checked = []
-    monkeypatch.setattr(load, "check_model", lambda model, name: checked.append(name))
+    monkeypatch.setattr(load, "check_model", lambda model, name, _: checked.append(name))
     loaded = load.load_to_quantise(folder)
     assert not checked and not loaded.checked
     base = load_base(folder, bits=4, group_size=64)

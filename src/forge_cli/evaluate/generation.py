@@ -11,6 +11,7 @@ import numpy as np
 from forge_cli.models.backend import mx
 from forge_cli.models.load import Loaded
 from forge_cli.models.prefixes import group_by_prefix, shared_length
+from forge_cli.models.row_losses import runs_apart
 from forge_cli.models.shared_context import lm_head
 
 _BATCH = 16
@@ -46,6 +47,10 @@ def generate(
     Args:
         prompts: token ids. limit: most tokens of an answer.
     """
+    if runs_apart(loaded.model):
+        for index, prompt in enumerate(prompts):
+            done(index, _alone(loaded, prompt, limit))
+        return
     for batch in _batches(group_by_prefix(prompts)):
         indices: list[int] = []
         branches: list[list[int]] = []
@@ -56,6 +61,19 @@ def generate(
         for index, answer in zip(indices, decode(loaded, branches, caches, limit), strict=True):
             done(index, answer)
         mx.clear_cache()
+
+
+def _alone(loaded: Loaded, prompt: list[int], limit: int) -> Continuation:
+    """The same for one prompt in a model with another kind of cache, by mlx-lm's own loop."""
+    from mlx_lm.generate import generate_step
+
+    answer = Continuation([], [])
+    for token, chances in generate_step(mx.array(prompt), loaded.model, max_tokens=limit):
+        answer.log_probabilities.append(float(chances[token]))
+        if token in loaded.tokenizer.eos_token_ids:
+            break
+        answer.tokens.append(int(token))
+    return answer
 
 
 def _batches(groups: list[list[int]]) -> Iterator[list[list[int]]]:

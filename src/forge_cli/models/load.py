@@ -47,12 +47,12 @@ def load_dense(name: str, *, reporter: Reporter = SILENT) -> Loaded:
     """The unquantised model `name`, weights in the device's compute dtype, frozen.
 
     Raises:
-        UsageError, ForgeError: no such model, an architecture that mlx-lm lacks or whose
-            losses Forge would get wrong, or too little memory for it.
+        UsageError, ForgeError: no such model, an architecture that mlx-lm lacks, or too little
+            memory for it.
     """
     _check_memory(resolve(name, reporter=reporter), name)
     loaded = _load_lazy(name, reporter)
-    make_ready(loaded)
+    make_ready(loaded, reporter)
     return loaded
 
 
@@ -65,15 +65,15 @@ def load_to_quantise(name: str, *, reporter: Reporter = SILENT) -> Loaded:
     return _load_lazy(name, reporter) if on_gpu() else load_dense(name, reporter=reporter)
 
 
-def make_ready(loaded: Loaded) -> None:
+def make_ready(loaded: Loaded, reporter: Reporter = SILENT) -> None:
     """Read all weights, and hold the architecture to its losses, once.
 
     Raises:
-        ForgeError: Forge would get its losses wrong.
+        ForgeError: see `check_model`.
     """
     if not loaded.checked:
         mx.eval(loaded.model.parameters())
-        check_model(loaded.model, loaded.name)
+        check_model(loaded.model, loaded.name, reporter)
         loaded.checked = True
 
 
@@ -132,7 +132,7 @@ def load_base(
     loaded = load_to_quantise(name, reporter=reporter)
     how = Quantiser(bits=bits, group_size=group_size, mode=mode)
     quantise_model(loaded.model, **how, stored=loaded.stored_as(how))
-    make_ready(loaded)
+    make_ready(loaded, reporter)
     return loaded
 
 

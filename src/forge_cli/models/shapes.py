@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 # Settings that mean parts which are not counted here: experts, recurrent or latent layers.
-_OTHER = ("num_experts", "num_local_experts", "n_routed_experts", "ssm_cfg", "kv_lora_rank")
+_OTHER = (
+    "num_experts", "num_local_experts", "n_routed_experts", "ssm_cfg", "kv_lora_rank", "state_size",
+    "ssm_state_size", "mamba_d_state", "linear_num_key_heads", "conv_L_cache", "lru_width",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

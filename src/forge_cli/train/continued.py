@@ -50,7 +50,7 @@ def put_adapters(
             loaded.model, config, initial=load_initial(folder) if resumed else {},
             stored=loaded.stored_as(config.quantiser), reporter=reporter, **fresh,
         )  # fmt: skip
-    make_ready(loaded)
+    make_ready(loaded, reporter)
     return replace(config, residual_sha256=residual_hash(loaded.model)), initial
 
 
