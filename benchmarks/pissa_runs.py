@@ -9,9 +9,9 @@ blocks, AdamW, cosine with 5 % warm-up, no decay, and for each seed the same con
 order. Rows: the standard library's `asyncio`, split by file. Kinds `UNSEEN` are taken out of
 training, so that what is learned of the answers' form alone does not count for them.
 
-First every init at some rates with seed 0. The rate with the least validation loss is an init's
-best; where it lies at the end of the grid, the grid grows. Then the best rate with two more seeds.
-Of those runs answers are generated too, and the export as Q4_K_M is read by llama.cpp.
+First every init at some rates with seed 0; the rate with the least validation loss is an init's
+best. Then that with all seeds: of these runs answers are generated too, and the export as Q4_K_M
+is read by llama.cpp. Where the best lies at the end of the grid, the grid grows, and so on.
 """
 
 from __future__ import annotations
@@ -155,15 +155,15 @@ def missing(inits: Sequence[str]) -> Iterator[tuple[str, float, int, bool]]:
             yield init, todo[0], 0, False
             continue
         best = best_rate(read_runs(), init)
-        if best in (min(of), max(of)):
-            yield init, best / FACTOR if best == min(of) else best * FACTOR, 0, False
-            continue
         done = {
             run["seed"]
             for run in read_runs()
             if run["init"] == init and run["rate"] == best and run["whole"]
         }
-        yield from ((init, best, seed, True) for seed in SEEDS if seed not in done)
+        if todo := [seed for seed in SEEDS if seed not in done]:
+            yield init, best, todo[0], True
+        elif best in (min(of), max(of)):
+            yield init, best / FACTOR if best == min(of) else best * FACTOR, 0, False
 
 
 def main() -> None:

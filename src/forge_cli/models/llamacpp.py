@@ -189,7 +189,8 @@ class LlamaCpp:
                 f"{path}: llama.cpp cannot make a context of {n_ctx} tokens: {_reason()}",
                 "close other programs or use shorter prompts",
             )
-        threads = os.cpu_count() or 1
+        # Its threads spin at a barrier: more of them than cores wait for one another.
+        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
         self._lib.llama_set_n_threads(self._context, threads, threads)
 
     def close(self) -> None:
