@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge_cli.core.config import Settings, checked
@@ -16,6 +18,7 @@ from forge_cli.core.run_dir import RunDir
 
 if TYPE_CHECKING:
     from forge_cli.evaluate import Pair
+    from forge_cli.evaluate.report.card import Card
     from forge_cli.evaluate.statistics.verdict import Verdict
     from forge_cli.evaluate.suites import Suite
 
@@ -50,6 +53,7 @@ def judge(
     """The eval stage, in a run that is locked."""
     from forge_cli import evaluate as stage
     from forge_cli.evaluate.report import write_reports
+    from forge_cli.evaluate.report.card import write_card
     from forge_cli.evaluate.statistics.verdict import combine
     from forge_cli.evaluate.suites import read_suite
 
@@ -64,8 +68,9 @@ def judge(
         return
     suites = [read_suite(name) for name in s.suites]
     conditions = s.conditions or list(dict.fromkeys(c for one in suites for c in one.conditions))
+    rows = _rows(run)
     pairs = stage.run(
-        _rows(run),
+        rows,
         adapters=run.path / "adapters",
         out=run.path / "eval",
         sides=s.sides,
@@ -83,6 +88,7 @@ def judge(
     verdict = combine({suite.name: overall(pairs, suite) for suite in suites})
     run.record(eval=as_metrics(pairs), verdict=verdict.model_dump())
     page, _ = write_reports(run.path / "eval", pairs, verdict, _facts(run, s))
+    write_card(run.path / "eval" / "model-card.md", _card(run, s, rows), pairs, verdict)
     reporter.note(f"every answer: {page}")
     run.finish("eval", **asked)
 
@@ -107,6 +113,23 @@ def _facts(run: RunDir, s: Settings) -> dict[str, str]:
         "intervals": f"{s.resamples} resamples of files, seed {s.seed}",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
+
+
+def _card(run: RunDir, s: Settings, rows: Sequence[Example]) -> Card:
+    from forge_cli.evaluate.report.card import Card
+    from forge_cli.models.load import licence_of
+
+    trained = run.state["metrics"].get("train", {})
+    how = {
+        "adapters": f"{s.init}, rank {s.rank}",
+        "base": f"{s.bits} bits, groups of {s.group_size}",
+        "loss": s.loss,
+        "steps": str(trained.get("steps", s.steps or "")),
+        "seed": str(s.seed),
+    }
+    kinds = Counter(row.origin.kind for row in rows if row.split == "train")
+    name = Path(str(run.state["source"])).resolve().name
+    return Card(s.model, licence_of(s.model), name, how, kinds)
 
 
 def overall(pairs: Sequence[Pair], suite: Suite) -> Verdict:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from forge_cli.core.errors import UsageError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.records import Example, Preference
 from forge_cli.models.adapters import (
@@ -21,7 +20,6 @@ from forge_cli.models.head_loss import Penalties
 from forge_cli.models.load import load_to_quantise, load_tokenizer
 from forge_cli.models.quantise import check_quantiser
 from forge_cli.models.resolve import resolve
-from forge_cli.models.row_losses import runs_apart
 from forge_cli.train.budget import MEASURED, Budget
 from forge_cli.train.callbacks import Callback, make_callbacks, make_trackers
 from forge_cli.train.checkpoint import Progress, checkpoints
@@ -187,10 +185,6 @@ def run(
         accumulate=batches_a_step(world, accumulate, reporter),
     )  # fmt: skip
     if gradient_checkpointing:
-        if runs_apart(loaded.model):
-            raise UsageError(
-                f"gradient_checkpointing: {model} has blocks of another kind", "leave it out"
-            )
         checkpoint_blocks(loaded.model)
     rate = learning_rate or suited_rate(loaded.config, config.init, loss)
     title = f"{init}, rank {rank}, learning rate {rate:.2g}"

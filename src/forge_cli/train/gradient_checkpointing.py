@@ -10,11 +10,21 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from forge_cli.core.errors import UsageError
 from forge_cli.models.backend import mx, nn
+from forge_cli.models.row_losses import runs_apart
 
 
 def checkpoint_blocks(model: nn.Module) -> None:
-    """Checkpoint each block of the model, in place; names and arrays stay as they are."""
+    """Checkpoint each block of the model, in place; names and arrays stay as they are.
+
+    Raises:
+        UsageError: its blocks are called in another way than those that attend.
+    """
+    if runs_apart(model):
+        raise UsageError(
+            "gradient_checkpointing: this architecture has blocks of another kind", "leave it out"
+        )
     for block in model.layers:
         kind = type(block)
         if not getattr(kind, "checkpointed", False):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from forge_cli.core.answer_form import read_answer
 from forge_cli.core.jsonl import atomic_file
 from forge_cli.evaluate.metrics import LOSSES
+from forge_cli.evaluate.report.names import CONDITION_NAMES
 from forge_cli.evaluate.statistics.verdict import Verdict, sentence
 
 if TYPE_CHECKING:
@@ -21,18 +22,6 @@ if TYPE_CHECKING:
 
 # What decides who won a row, the first that both have.
 _DECIDES = ("exact_match", "answer_f1", "edit_similarity", "pass@1")
-CONDITION_NAMES = {
-    "given": "documents as given",
-    "reworded": "a wording never trained on",
-    "unseen": "kinds never trained on",
-    "completion": "definitions to complete",
-    "perplexity": "text of held-out files",
-    "humaneval": "HumanEval",
-    "oracle": "the right documents alone",
-    "distractors": "wrong documents alone (to abstain)",
-    "closed_book": "no documents",
-    "retrieved": "documents found by BM25",
-}
 
 
 @dataclass(frozen=True)
