@@ -36,7 +36,13 @@ def evaluate(
         list[str] | None,
         typer.Option(help="'raft.answer_f1.low > 0', 'verdict is better', x.yaml; repeatable."),
     ] = None,
-    url: Annotated[str | None, typer.Option(help="Of the server that a side names.")] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="TEACHER", help="Compares answers too."),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Of the server that a side or the judge names.")
+    ] = None,
     no_end: NoEnd = False,
     json_lines: Json = False,
     quiet: Quiet = False,
@@ -55,7 +61,7 @@ def evaluate(
     found = open_run(run, need_end=not no_end)
     given = {
         "sides": side, "conditions": condition, "answer_rows": answer_rows, "suites": suite,
-        "condition_rows": condition_rows, "execute": execute,
+        "condition_rows": condition_rows, "execute": execute, "judge": judge,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
     pipeline.evaluate(found, output, changes=changes, url=url)

@@ -209,6 +209,9 @@ class Settings(BaseModel):
         description="what is compared: base, tuned, checkpoint:STEP, a GGUF file, a run, "
         "ollama:NAME, openai:NAME; +examples shows worked answers",
     )
+    judge: str | None = Field(
+        None, description="model that compares answers too: mlx:MODEL, ollama:MODEL, openai:MODEL"
+    )
     execute: bool = Field(
         False, description="let the judge run generated code, contained, where a suite needs it"
     )

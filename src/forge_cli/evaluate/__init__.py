@@ -19,12 +19,14 @@ from forge_cli.evaluate import humaneval
 from forge_cli.evaluate.ask import Heard, ask
 from forge_cli.evaluate.asked import Question, choose
 from forge_cli.evaluate.conditions import CONDITIONS, QUESTIONS, choose_examples
+from forge_cli.evaluate.judging import judge_sides
 from forge_cli.evaluate.metrics import score
 from forge_cli.evaluate.pairing import Pair, make_pairs
 from forge_cli.evaluate.rows_file import write_rows
 from forge_cli.evaluate.sample import spread
 from forge_cli.evaluate.sides import SideSpec, open_side
 from forge_cli.evaluate.summary import summarise
+from forge_cli.teachers import open_teacher
 
 SIDES = ("base", "base+examples", "tuned")
 
@@ -44,6 +46,7 @@ def run(
     seed: int = 0,
     url: str | None = None,
     execute: bool = False,
+    judge: str | None = None,
     reporter: Reporter = SILENT,
 ) -> list[Pair]:
     """Compare sides on the rows of split "test", the first side with each of the others.
@@ -65,6 +68,7 @@ def run(
         rows: test rows for the loss. answer_rows: of these, how many to answer as given,
             condition_rows: and under each other condition.
         url: of the server, for ollama: and openai:.
+        judge: a teacher that compares answers as given (see `evaluate.judge_model`), at `url`.
         execute: whether generated code may be run, contained (condition "humaneval").
 
     Raises:
@@ -78,6 +82,7 @@ def run(
         examples, chunks, conditions, rows=rows, answer_rows=answer_rows,
         condition_rows=condition_rows, seed=seed,
     )  # fmt: skip
+    teacher = open_teacher(judge, url=url) if judge else None
     shown = choose_examples([e for e in examples if e.split == "train"])
     heard: dict[str, Heard] = {}
     # All are opened before one is asked: a name that is wrong should not cost an hour.
@@ -91,10 +96,11 @@ def run(
     questions = asked.questions
     scores = {name: _scores(questions, found) for name, found in heard.items()}
     write_rows(out / "raft.jsonl", questions, asked.rows, heard, scores)
+    names = [spec.text for spec in specs]
+    judged = judge_sides(teacher, names, questions, heard, scores, out, reporter) if teacher else {}
     pairs = make_pairs(
-        [spec.text for spec in specs], questions, asked.rows, heard, scores, resamples=resamples,
-        seed=seed,
-    )  # fmt: skip
+        names, questions, asked.rows, heard, scores, judged=judged, resamples=resamples, seed=seed
+    )
     write_json(out / "pairs.json", [asdict(pair) for pair in pairs])
     alone = {name: summarise(questions, heard[name], scores[name]) for name in heard}
     write_json(out / "sides.json", alone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from forge_cli.evaluate.ask import Heard
 from forge_cli.evaluate.asked import Question
@@ -36,11 +37,14 @@ def make_pairs(
     *,
     resamples: int,
     seed: int,
+    judged: Mapping[tuple[str, str], Sequence[float]] = MappingProxyType({}),
 ) -> list[Pair]:
     """Every two sides, an earlier one as reference for a later one; corrected for how many.
 
     Args:
         questions: that were answered, with `scores` by side. rows: of which losses were taken.
+        judged: by reference and side, what a judge made of each answer as given (see
+            `judge_model.Judged`).
     """
     pairs = []
     for at, side in enumerate(names):
@@ -48,6 +52,8 @@ def make_pairs(
             how = {"resamples": resamples, "seed": seed}
             own = _losses(reference, side, rows, heard, how)
             own += _scores(reference, side, questions, scores, how)
+            if wins := judged.get((reference, side)):
+                own.append(_judged(reference, side, questions, wins, how))
             corrected = correct([pair.found for pair in own])
             pairs += [
                 replace(pair, found=found) for pair, found in zip(own, corrected, strict=True)
@@ -96,3 +102,19 @@ def _scores(
             found = compare(one, other, files, lower_is_better=False, **how)
             pairs.append(Pair(condition, metric, reference, side, found))
     return pairs
+
+
+def _judged(
+    reference: str,
+    side: str,
+    questions: Sequence[Question],
+    wins: Sequence[float],
+    how: Mapping[str, int],
+) -> Pair:
+    """The share of answers as given that a judge prefers of each side; a tie is half for both."""
+    files = [q.example.origin.path for q in questions if q.condition == "given"]
+    lost = [1 - win for win in wins]
+    return Pair(
+        "given", "judged", reference, side,
+        compare(lost, wins, files, lower_is_better=False, **how),
+    )  # fmt: skip

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from forge_cli.evaluate.suites import Suite
 
 # What of a run's settings the judge may be told anew.
-CHANGES = ("eval_rows", "answer_rows", "condition_rows", "conditions", "sides", "suites", "execute")
+CHANGES = (
+    "eval_rows", "answer_rows", "condition_rows", "conditions", "sides", "suites", "judge",
+    "execute",
+)  # fmt: skip
 
 
 def evaluate(
@@ -82,6 +85,7 @@ def judge(
         resamples=s.resamples,
         seed=s.seed,
         url=url,
+        judge=s.judge,
         execute=s.execute,
         reporter=reporter,
     )
