@@ -21,10 +21,10 @@ from typing import Any
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PLAIN = {"context": 512, "questions": 4, "rank": 8, "vocabulary": 49152}
 POINTS = {
-    "context": [128, 256, 512, 1024, 2048],
+    "context": [128, 512, 1024, 2048],
     "questions": [1, 2, 4, 8],
     "rank": [4, 16, 64],
-    "vocabulary": [8192, 32768, 131072, 262144],
+    "vocabulary": [8192, 131072, 262144],
 }
 SIDES, LIMIT = ["Forge", "Forge, checkpointed", "mlx-lm"], 3000
 PICTURE = Path(__file__).parents[1] / "docs" / "train-growth.svg"

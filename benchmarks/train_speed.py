@@ -339,7 +339,7 @@ def main() -> None:
         else:
             run_side(sys.argv[2], Path(sys.argv[3]))
         return
-    rounds = next((int(word) for word in sys.argv[1:] if word.isdigit()), 3)
+    rounds = next((int(word) for word in sys.argv[1:] if word.isdigit()), 2)
     slow = SLOW if "--slow" in sys.argv else []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
