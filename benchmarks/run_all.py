@@ -39,6 +39,7 @@ def run(name: str) -> str | None:
         [sys.executable, str(HERE / f"{name}.py")], stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode:
+        print(f"{name}.py failed; it had printed:\n{done.stdout}", file=sys.stderr)
         return None
     machine = f"{platform.platform()}, Python {platform.python_version()}"
     return f"\n{datetime.date.today()}, {machine}\n\n```\n{done.stdout.rstrip()}\n```\n\n"

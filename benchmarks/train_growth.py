@@ -7,6 +7,8 @@ vocabulary: SmolLM2-135M's shapes in float32, LoRA on all linear layers of the l
 of random tokens (a question of 20 tokens, an answer of 40). Each point in a process of its own; the
 second of two steps is timed, its peak is MLX's. mlx-lm runs the same rows padded, as its trainer
 does, where that takes less than `LIMIT` tokens a step. Draws docs/train-growth.svg.
+
+What was measured is kept in train_growth.jsonl, and not measured again: delete it to begin anew.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ POINTS = {
     "vocabulary": [8192, 131072, 262144],
 }
 SIDES, LIMIT = ["Forge", "Forge, checkpointed", "mlx-lm"], 3000
+KEPT = Path(__file__).with_suffix(".jsonl")
 PICTURE = Path(__file__).parents[1] / "docs" / "train-growth.svg"
 
 
@@ -145,7 +148,8 @@ def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         print(json.dumps(run_side(sys.argv[2], json.loads(sys.argv[3]))))
         return
-    known: dict[str, list[float] | None] = {}
+    lines = KEPT.read_text().splitlines() if KEPT.exists() else []
+    known: dict[str, list[float] | None] = dict(map(json.loads, lines))
     found: dict[str, dict[str, list[tuple[int, float, float]]]] = {}
     print(f"{'':12}{'':>8}" + "".join(f"{side:>24}" for side in SIDES) + "   (s, peak GB)")
     for what, values in POINTS.items():
@@ -155,6 +159,8 @@ def main() -> None:
                 key = f"{side}{point}"
                 if key not in known:
                     known[key] = measure(side, point)
+                    with open(KEPT, "a", encoding="utf-8") as stream:
+                        stream.write(json.dumps([key, known[key]]) + "\n")
                 result = known[key]
                 cells.append(f"{result[0]:10.2f}{result[1]:8.2f}" if result else "-")
                 if result:
