@@ -28,7 +28,10 @@ def train(
     source: Annotated[str, typer.Argument(help="Repository, examples.jsonl, or - for stdin.")],
     model: Model = None,
     recipe: Recipe = None,
-    init: Annotated[str | None, typer.Option(help="pissa, qpissa, lora, loftq or dora.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="pissa, qpissa, lora, loftq or dora. LoRA did slightly best (README)."),
+    ] = None,
     rank: Annotated[int | None, typer.Option(help="Rank r of the adapters.")] = None,
     bits: Annotated[int | None, typer.Option(help="2, 3, 4, 6, 8, or 16: not quantised.")] = None,
     adapters: Annotated[
