@@ -4,6 +4,7 @@ Prints why_not(), and if that is "" the exit code, why and output. It needs no p
 source, so that the system's Python can run it as a user who may not read this one's.
 """
 
+import signal
 import sys
 import types
 from pathlib import Path
@@ -17,6 +18,8 @@ sys.modules[evaluate.__name__] = evaluate
 
 from forge_cli.evaluate.sandbox import Limits, run_contained, why_not  # noqa: E402
 
+# A parent in the background ignores SIGINT, and its children would too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("why_not:", why_not(), flush=True)
 if not why_not():
     limits = Limits(seconds=float((sys.argv[2:] or ["60"])[0]), memory_bytes=256 << 20)

@@ -97,7 +97,7 @@ def test_texts_are_of_held_out_files_alone(chunks: list[Chunk]) -> None:
     found = texts(chunks, TEST, 10, 0)
     assert found and {one.origin.path for one in found} <= {"held.py", "held.go"}
     by_id = {chunk.id: chunk.text for chunk in chunks}
-    assert all(one.messages[-1].content == by_id[one.origin.chunk] for one in found)
+    assert all(one.messages[-1].content == by_id[one.origin.chunk].strip() for one in found)
 
 
 def test_a_suite_of_code_asks_for_code_alone(chunks: list[Chunk]) -> None:

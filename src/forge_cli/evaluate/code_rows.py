@@ -41,8 +41,9 @@ def completions(
 
 def texts(chunks: Sequence[Chunk], test: Sequence[Example], limit: int, seed: int) -> list[Example]:
     """Chunks of the test rows' files, as answers whose loss is taken: how well it is foretold."""
+    # White space at its ends would be one token with what a chat's template puts there.
     rows = [
-        _row(chunk, "text", f"Write the next part of {chunk.path}.", chunk.path, chunk.text)
+        _row(chunk, "text", f"Write the next part of {chunk.path}.", chunk.path, chunk.text.strip())
         for chunk in _held_out(chunks, test)
         if _LEAST_TEXT <= len(chunk.text) <= _MOST_TEXT
     ]
