@@ -44,7 +44,11 @@ def summarise(
             "precision": _share([(s, f) for s, a, f in told if a]),
             "recall": _share([(a, f) for s, a, f in told if s]),
         }
-        known = [(a.confidence, s["exact_match"]) for _, a, s in rows if a.confidence is not None]
+        known = [
+            (a.confidence, s["exact_match"])
+            for _, a, s in rows
+            if a.confidence is not None and "exact_match" in s
+        ]
         if known:
             sure, right = zip(*known, strict=True)
             own["calibration"] = asdict(calibrate(sure, right))
