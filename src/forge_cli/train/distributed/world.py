@@ -195,6 +195,7 @@ def join(place: Place, *, watch: Callable[[], None] = lambda: None) -> World:
     link = None
     if place.addresses:  # mpirun has its own watch: it ends all where one ends
         peers = links.meet(place, watch=watch)
+        _part_stderr()
         link = Link(place.rank, peers, lambda: _cut(place, {p.fileno() for p in peers.values()}))
     try:
         with _bounded(place.rank):
@@ -235,7 +236,8 @@ def _cut(place: Place, kept: set[int]) -> None:
     Args:
         kept: files that stay open.
     """
-    _hush()
+    with open(os.devnull, "wb") as nowhere:  # MLX's ring tells of each failed try
+        os.dup2(nowhere.fileno(), 2)
     ours = {(socket.gethostbyname(host), port) for host, port in place.addresses}
     for number in sorted(int(entry.name) for entry in Path("/dev/fd").iterdir()):
         if number in kept:
@@ -245,13 +247,15 @@ def _cut(place: Place, kept: set[int]) -> None:
                 one.shutdown(socket.SHUT_RDWR)
 
 
-def _hush() -> None:
-    """Keep what MLX's ring says of each failed try off the terminal; Python's errors stay."""
+def _part_stderr() -> None:
+    """Give Python's errors their own copy of stderr, so that `_cut` can hush MLX's alone.
+
+    Done before there is a second thread: a line that is half written when the file changes
+    would lose its end.
+    """
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
 
 
 def _socket(number: int) -> socket.socket:
