@@ -61,8 +61,10 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     sides = {name: {"given": own, "reworded": own} for name in ("base", "tuned")}
     verdict = Verdict(outcome="better", reasons=["given.answer_f1: 0.1 → 0.5"])
+    trained = [{"step": n, "loss": 2 / (n + 1)} for n in range(1, 30)]
+    trained[10]["valid_loss"] = 0.3
     file = tmp_path_factory.mktemp("page") / "report.html"
-    file.write_text(render(rows, sides, pairs, verdict, {"command": f"forge eval {LONG}"}))
+    file.write_text(render(rows, sides, pairs, verdict, {"command": f"forge eval {LONG}"}, trained))
     return file
 
 
@@ -97,10 +99,15 @@ def test_it_fits_and_needs_nothing_else(browser: Browser, page_file: Path, width
     assert page.get_by_role("heading", level=1).inner_text() == "Verdict: better"
     assert page.locator("mark.right").first.inner_text() == "limit = 3"
     assert page.locator("mark.madeup").count() == 4
+    picture = page.get_by_role("img", name="Differences from base to tuned")
+    assert picture.get_by_text("documents as given").is_visible()
     # The middle of the interval stands right of zero.
-    track = page.locator(".track").first.bounding_box()
-    dot = page.locator(".track .dot").first.bounding_box()
-    assert track and dot and dot["x"] > track["x"] + track["width"] / 2
+    zero = picture.get_by_text("0.0", exact=True).bounding_box()
+    dots = [dot.bounding_box() for dot in picture.locator("use").all()]
+    assert zero and len(dots) == 2
+    assert all(dot and dot["x"] > zero["x"] + zero["width"] for dot in dots)
+    curves = page.get_by_role("img", name="Loss in training and in validation by step")
+    assert curves.get_by_text("validation").is_visible()
     assert not faults
     page.close()
 

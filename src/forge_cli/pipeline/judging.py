@@ -59,6 +59,7 @@ def judge(
     from forge_cli.evaluate.report.card import write_card
     from forge_cli.evaluate.statistics.verdict import combine
     from forge_cli.evaluate.suites import read_suite
+    from forge_cli.train.callbacks.metrics import read_rows
 
     if not run.is_done("train"):
         raise UsageError(f"{run.path}: not trained yet", "run: forge train")
@@ -91,7 +92,7 @@ def judge(
     )
     verdict = combine({suite.name: overall(pairs, suite) for suite in suites})
     run.record(eval=as_metrics(pairs), verdict=verdict.model_dump())
-    page, _ = write_reports(run.path / "eval", pairs, verdict, _facts(run, s))
+    page, _ = write_reports(run.path / "eval", pairs, verdict, _facts(run, s), read_rows(run.path))
     write_card(run.path / "eval" / "model-card.md", _card(run, s, rows), pairs, verdict)
     reporter.note(f"every answer: {page}")
     run.finish("eval", **asked)

@@ -6,16 +6,15 @@ import html
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge_cli.core.answer_form import read_answer
 from forge_cli.core.jsonl import atomic_file
-from forge_cli.evaluate.metrics import LOSSES
+from forge_cli.evaluate.report.figures import forest, loss_curves
 from forge_cli.evaluate.report.names import CONDITION_NAMES
-from forge_cli.evaluate.statistics.verdict import Verdict, sentence
+from forge_cli.evaluate.statistics.verdict import Verdict
 
 if TYPE_CHECKING:
     from forge_cli.evaluate import Pair
@@ -24,33 +23,25 @@ if TYPE_CHECKING:
 _DECIDES = ("exact_match", "answer_f1", "edit_similarity", "pass@1")
 
 
-@dataclass(frozen=True)
-class Bar:
-    """An interval of the forest plot; places are per cent of its width."""
-
-    condition: str
-    metric: str
-    low: float
-    middle: float
-    high: float
-    text: str
-    verdict: str
-
-
 def write_reports(
-    out: Path, pairs: Sequence[Pair], verdict: Verdict, facts: Mapping[str, str]
+    out: Path,
+    pairs: Sequence[Pair],
+    verdict: Verdict,
+    facts: Mapping[str, str],
+    trained: Sequence[Mapping[str, Any]] = (),
 ) -> list[Path]:
     """Write report.html and report.md beside the rows and the summaries they are made of.
 
     Args:
         out: the folder of the eval stage, with raft.jsonl and sides.json.
         facts: name → value, what the data card ends with: model, command, hashes, versions.
+        trained: rows of the run's metrics.jsonl, for the loss curves.
     """
     lines = (out / "raft.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     sides = json.loads((out / "sides.json").read_text(encoding="utf-8"))
     pages = {
-        "report.html": render(rows, sides, pairs, verdict, facts),
+        "report.html": render(rows, sides, pairs, verdict, facts, trained),
         "report.md": as_markdown(pairs, verdict, facts),
     }
     for name, text in pages.items():
@@ -65,6 +56,7 @@ def render(
     pairs: Sequence[Pair],
     verdict: Verdict,
     facts: Mapping[str, str],
+    trained: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The page, which needs nothing else: no network, no script but its own filter."""
     from jinja2 import Environment
@@ -78,6 +70,7 @@ def render(
         verdict=verdict,
         names=CONDITION_NAMES,
         forests=[(one, other, _forest(pairs, one, other)) for one, other in two],
+        curves=loss_curves(trained),
         pairs=pairs,
         two=two,
         sides=sides,
@@ -91,19 +84,9 @@ def render(
     )
 
 
-def _forest(pairs: Sequence[Pair], reference: str, side: str) -> list[Bar]:
-    """Intervals of scores between −1 and 1; a loss has another scale and stands in the table."""
-    bars = []
-    for pair in pairs:
-        if (pair.reference, pair.side) != (reference, side) or pair.metric in LOSSES.values():
-            continue
-        low, middle, high = (
-            min(100.0, max(0.0, 50 * (value + 1)))
-            for value in (pair.found.low, pair.found.difference, pair.found.high)
-        )
-        names = CONDITION_NAMES[pair.condition], pair.metric.replace("_", " ")
-        bars.append(Bar(*names, low, middle, high, sentence(pair.found), pair.found.verdict))
-    return bars
+def _forest(pairs: Sequence[Pair], reference: str, side: str) -> str:
+    own = [pair for pair in pairs if (pair.reference, pair.side) == (reference, side)]
+    return forest(own, f"Differences from {reference} to {side}")
 
 
 def _as_row(row: Mapping[str, Any], sides: Sequence[str]) -> dict[str, Any]:
