@@ -9,7 +9,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Answer = Callable[[list[dict[str, str]]], str]
+Answer = Callable[[Any], str]  # of messages, or of a whole request
 
 
 class OpenAIServer:
@@ -20,8 +20,9 @@ class OpenAIServer:
     body and headers.
     """
 
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
+    def __init__(self, answer: Answer, *, whole: bool = False) -> None:
+        """`whole`: the function gets the request's body in place of its messages."""
+        self.answer, self.whole = answer, whole
         self.faults: deque[Any] = deque()
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -78,7 +79,7 @@ class OpenAIServer:
         elif fault == "empty":
             self._send(request, 200, b'{"choices": []}', {})
         else:
-            text = self.answer(body["messages"])
+            text = self.answer(body if self.whole else body["messages"])
             value = {
                 "choices": [{"message": {"role": "assistant", "content": text}}],
                 "usage": {"prompt_tokens": 10, "completion_tokens": 5},

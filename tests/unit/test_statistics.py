@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -62,6 +63,14 @@ def test_holm() -> None:
 )
 def test_pass_at_k(n: int, correct_: int, k: int, value: float) -> None:
     assert pass_at_k(n, correct_, k) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("n", range(1, 8))
+def test_pass_at_k_is_the_share_of_subsets_with_a_success(n: int) -> None:
+    for right, k in itertools.product(range(n + 1), range(1, n + 1)):
+        subsets = list(itertools.combinations([True] * right + [False] * (n - right), k))
+        share = sum(map(any, subsets)) / len(subsets)
+        assert pass_at_k(n, right, k) == pytest.approx(share, abs=1e-12)
 
 
 def test_pass_at_k_does_not_overflow() -> None:

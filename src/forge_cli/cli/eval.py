@@ -32,6 +32,9 @@ def evaluate(
     execute: Annotated[
         bool | None, typer.Option("--execute", help="Run generated code, contained (humaneval).")
     ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Answers to each HumanEval problem: more than 1 for pass@k.")
+    ] = None,
     gate: Annotated[
         list[str] | None,
         typer.Option(help="'raft.answer_f1.low > 0', 'verdict is better', x.yaml; repeatable."),
@@ -61,7 +64,7 @@ def evaluate(
     found = open_run(run, need_end=not no_end)
     given = {
         "sides": side, "conditions": condition, "answer_rows": answer_rows, "suites": suite,
-        "condition_rows": condition_rows, "execute": execute, "judge": judge,
+        "condition_rows": condition_rows, "execute": execute, "samples": samples, "judge": judge,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
     pipeline.evaluate(found, output, changes=changes, url=url)

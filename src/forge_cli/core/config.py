@@ -215,6 +215,10 @@ class Settings(BaseModel):
     execute: bool = Field(
         False, description="let the judge run generated code, contained, where a suite needs it"
     )
+    samples: int = Field(
+        1, ge=1, le=200,
+        description="answers to each HumanEval problem: 1 greedy, or so many drawn, for pass@k",
+    )  # fmt: skip
     resamples: int = Field(10_000, ge=1000, description="bootstrap resamples")
 
     to: list[ExportKind] = Field(["gguf"], description="what export writes")

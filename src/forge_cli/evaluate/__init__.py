@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 from forge_cli.core.events import SILENT, Reporter
@@ -44,6 +45,7 @@ def run(
     condition_rows: int = 24,
     resamples: int = 10_000,
     seed: int = 0,
+    samples: int = 1,
     url: str | None = None,
     execute: bool = False,
     judge: str | None = None,
@@ -53,7 +55,8 @@ def run(
 
     The base is quantised as the tuned model is, and gets the same prompt, which describes the
     answer form; base+examples is also shown two worked answers, so that what is won by knowing
-    the form alone can be told from what is won by knowing the code. Answers are greedy.
+    the form alone can be told from what is won by knowing the code. Answers are greedy, but for
+    the samples of HumanEval.
 
     Writes `out`/raft.jsonl (a line per row: each side's losses, answers and scores),
     `out`/pairs.json, `out`/sides.json (each side by itself), and `out`/cache/, from which a run
@@ -69,6 +72,8 @@ def run(
             condition_rows: and under each other condition.
         url: of the server, for ollama: and openai:.
         judge: a teacher that compares answers as given (see `evaluate.judge_model`), at `url`.
+        samples: answers to each problem of HumanEval; one is greedy, more are drawn at
+            `humaneval.TEMPERATURE` and give pass@k.
         execute: whether generated code may be run, contained (condition "humaneval").
 
     Raises:
@@ -80,7 +85,7 @@ def run(
         humaneval.check_ready(execute=execute)
     asked = choose(
         examples, chunks, conditions, rows=rows, answer_rows=answer_rows,
-        condition_rows=condition_rows, seed=seed,
+        condition_rows=condition_rows, seed=seed, samples=samples,
     )  # fmt: skip
     teacher = open_teacher(judge, url=url) if judge else None
     shown = choose_examples([e for e in examples if e.split == "train"])
@@ -108,10 +113,19 @@ def run(
 
 
 def _scores(questions: Sequence[Question], heard: Heard) -> list[dict[str, float]]:
-    """Of each answer; those that are run wait for their processes side by side."""
+    """Of each answer; those that are run wait for their processes side by side.
+
+    Where a question has many answers, what they come to together.
+    """
+    answers = [heard.drawn.get(n, [answer]) for n, answer in enumerate(heard.answers)]
+    examples = [q.example for q, own in zip(questions, answers, strict=True) for _ in own]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        texts = [answer.text for answer in heard.answers]
-        return list(pool.map(score, [question.example for question in questions], texts))
+        found = pool.map(score, examples, [answer.text for own in answers for answer in own])
+        scores = [list(islice(found, len(own))) for own in answers]
+    return [
+        humaneval.estimate([one["pass@1"] == 1 for one in own]) if n in heard.drawn else own[0]
+        for n, own in enumerate(scores)
+    ]
 
 
 __all__ = ["CONDITIONS", "SIDES", "Pair", "run", "spread"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,12 +26,14 @@ class Heard:
     """What one side made of the questions.
 
     Attributes:
-        answers: by question, in their order.
+        answers: by question, in their order; of one that was answered many times the first.
+        drawn: number of a question that was answered many times → all its answers.
         losses: of the rows, in nats per answer token; None where the side knows none.
     """
 
     answers: list[Completion] = field(default_factory=list)
     losses: list[float] | None = None
+    drawn: dict[int, list[Completion]] = field(default_factory=dict)
 
 
 def ask(
@@ -46,7 +48,7 @@ def ask(
 
     Args:
         shown: worked examples, for a side that gets them.
-        folder: keeps answers and losses by model, parameters and prompt.
+        folder: keeps answers and losses by model, parameters, prompt and draw.
 
     Raises:
         ForgeError: a model cannot be loaded or reached, or fails on a question.
@@ -59,22 +61,41 @@ def ask(
         return with_examples(example.messages, worked if example.documents else ())
 
     losses = _losses(spec, side, [chat(row) for row in asked.rows], folder, reporter)
-    prompts = [chat(question)[:-1] for question in asked.questions]
-    answers = [Completion() for _ in prompts]
-    with reporter.task(f"{spec.text}: answers", len(prompts)) as task:
+    answers = _answers(spec, side, asked.questions, chat, folder, reporter)
+    drawn = {n: own for n, own in enumerate(answers) if asked.questions[n].draws}
+    return Heard([own[0] for own in answers], losses, drawn)
 
-        def keep(index: int, found: Completion) -> None:
+
+def _answers(
+    spec: SideSpec,
+    side: Side,
+    questions: Sequence[Question],
+    chat: Callable[[Question], list[Message]],
+    folder: Path,
+    reporter: Reporter,
+) -> list[list[Completion]]:
+    """All answers to each question: one for each of its draws, or the greedy one."""
+    prompts = [chat(question)[:-1] for question in questions]
+    answers = [[Completion()] * max(1, len(question.draws)) for question in questions]
+    once = [(n, 0) for n, question in enumerate(questions) if not question.draws]
+    many = [(n, at) for n, question in enumerate(questions) for at in range(len(question.draws))]
+    with reporter.task(f"{spec.text}: answers", len(once) + len(many)) as task:
+
+        def keep(place: tuple[int, int], found: Completion) -> None:
+            index, at = place
             if found.error:
-                row = asked.questions[index].example.id
                 raise ForgeError(
-                    f"{spec.text}: no answer to row {row}: {found.error}",
+                    f"{spec.text}: no answer to row {questions[index].example.id}: {found.error}",
                     "run it again: what was answered is kept",
                 )
-            answers[index] = found
+            answers[index][at] = found
             task.advance(1)
 
-        Cached(side, folder).complete(prompts, keep)
-    return Heard(answers, losses)
+        kept = Cached(side, folder)
+        kept.complete([prompts[n] for n, _ in once], lambda n, found: keep(once[n], found))
+        draws = [questions[n].draws[at] for n, at in many]
+        kept.sample([prompts[n] for n, _ in many], draws, lambda n, found: keep(many[n], found))
+    return answers
 
 
 def _losses(

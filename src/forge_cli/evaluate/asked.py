@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.records import Chunk, Example
@@ -12,16 +13,23 @@ from forge_cli.evaluate.code_rows import completions, texts
 from forge_cli.evaluate.conditions import QUESTIONS, put_under
 from forge_cli.evaluate.retrieval import Retriever
 from forge_cli.evaluate.sample import by_kind, spread
+from forge_cli.models.sampling import Draw
 
 _MAX_ANSWER = 160  # tokens
 
 
 @dataclass(frozen=True)
 class Question:
-    """A row under a condition; `example` has the documents and the chat of that condition."""
+    """A row under a condition.
+
+    Attributes:
+        example: with the documents and the chat of that condition.
+        draws: how its answers are drawn; none: one greedy answer.
+    """
 
     condition: str
     example: Example
+    draws: tuple[Draw, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ def choose(
     answer_rows: int,
     condition_rows: int,
     seed: int,
+    samples: int = 1,
 ) -> Asked:
     """What `evaluate.run` asks with the same arguments.
 
@@ -70,7 +79,10 @@ def choose(
         if condition == "completion":
             found = completions(chunks, test, wanted, seed)
         elif condition == "humaneval":
-            found = humaneval.make_rows(wanted, seed)
+            problems = humaneval.make_rows(wanted, seed)
+            drawn = (humaneval.draws(problem, samples, seed) for problem in problems)
+            questions += map(Question, repeat(condition), problems, drawn)
+            continue
         else:
             own = unseen if condition == "unseen" else seen
             under = (put_under(condition, example, retriever) for example in own[:answer_rows])

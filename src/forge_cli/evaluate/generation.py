@@ -1,9 +1,10 @@
-"""Greedy answers from a model in memory: in batches, the prompts' shared beginnings run once."""
+"""Answers from a model in memory: in batches, the prompts' shared beginnings run once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from forge_cli.models.backend import mx
 from forge_cli.models.load import Loaded
 from forge_cli.models.prefixes import group_by_prefix, shared_length
 from forge_cli.models.row_losses import runs_apart
+from forge_cli.models.sampling import Draw
 from forge_cli.models.shared_context import lm_head
 
 _BATCH = 16
@@ -41,34 +43,45 @@ def generate(
     prompts: Sequence[list[int]],
     limit: int,
     done: Callable[[int, Continuation], None],
+    draws: Sequence[Draw] = (),
 ) -> None:
     """Answer every prompt; `done` gets its index and the answer, batch by batch.
 
     Args:
         prompts: token ids. limit: most tokens of an answer.
+        draws: of each prompt, how it is answered; none: greedily.
     """
     if runs_apart(loaded.model):
         for index, prompt in enumerate(prompts):
-            done(index, _alone(loaded, prompt, limit))
+            done(index, _alone(loaded, prompt, limit, draws[index] if draws else None))
         return
-    for batch in _batches(group_by_prefix(prompts)):
+    # Samples of one prompt differ in no token: as many as a batch holds branch from it.
+    groups = group_by_prefix(prompts, _BATCH) if draws else group_by_prefix(prompts)
+    for batch in _batches(groups):
         indices: list[int] = []
         branches: list[list[int]] = []
         caches: list[list[Any]] = []
         for group in batch:
             rest, filled = share_prefix(loaded, [prompts[i] for i in group])
             indices, branches, caches = indices + group, branches + rest, caches + filled
-        for index, answer in zip(indices, decode(loaded, branches, caches, limit), strict=True):
+        own = [draws[i] for i in indices] if draws else ()
+        answers = decode(loaded, branches, caches, limit, own)
+        for index, answer in zip(indices, answers, strict=True):
             done(index, answer)
         mx.clear_cache()
 
 
-def _alone(loaded: Loaded, prompt: list[int], limit: int) -> Continuation:
+def _alone(loaded: Loaded, prompt: list[int], limit: int, draw: Draw | None) -> Continuation:
     """The same for one prompt in a model with another kind of cache, by mlx-lm's own loop."""
     from mlx_lm.generate import generate_step
 
-    answer = Continuation([], [])
-    for token, chances in generate_step(mx.array(prompt), loaded.model, max_tokens=limit):
+    answer, steps = Continuation([], []), count()
+
+    def pick(chances: mx.array) -> mx.array:  # log-probabilities [1, V], once for each token
+        return _choose(chances.astype(mx.float32), [draw] if draw else (), next(steps))
+
+    made = generate_step(mx.array(prompt), loaded.model, max_tokens=limit, sampler=pick)
+    for token, chances in made:
         answer.log_probabilities.append(float(chances[token]))
         if token in loaded.tokenizer.eos_token_ids:
             break
@@ -89,14 +102,19 @@ def _batches(groups: list[list[int]]) -> Iterator[list[list[int]]]:
 
 
 def decode(
-    loaded: Loaded, prompts: list[list[int]], caches: list[list[Any]], limit: int
+    loaded: Loaded,
+    prompts: list[list[int]],
+    caches: list[list[Any]],
+    limit: int,
+    draws: Sequence[Draw] = (),
 ) -> list[Continuation]:
-    """Greedy continuations of a batch of prompts.
+    """Continuations of a batch of prompts.
 
     Args:
         prompts: what each row's cache does not hold yet, at least one token.
         caches: per row, one KVCache per layer.
         limit: most tokens of an answer.
+        draws: of each row; none: greedy.
     """
     ends = set(loaded.tokenizer.eos_token_ids)
     width = max(map(len, prompts))
@@ -112,8 +130,9 @@ def decode(
     hidden = hidden[mx.arange(len(prompts)), last]
     answers = [Continuation([], []) for _ in prompts]
     alive = list(range(len(prompts)))
-    for _ in range(limit):
-        tokens, chances = _most_likely(lm_head(loaded.model, hidden))
+    for step in range(limit):
+        own = [draws[index] for index in alive] if draws else ()
+        tokens, chances = _next(lm_head(loaded.model, hidden), own, step)
         going = []
         for place, (token, chance) in enumerate(zip(np.array(tokens), chances, strict=True)):
             answers[alive[place]].log_probabilities.append(float(chance))
@@ -131,13 +150,23 @@ def decode(
     return answers
 
 
-def _most_likely(logits: mx.array) -> tuple[mx.array, np.ndarray]:
-    """The likeliest token of each row of logits [N, V], and its log-probability, float32."""
+def _next(logits: mx.array, draws: Sequence[Draw], step: int) -> tuple[mx.array, np.ndarray]:
+    """The token of each row of logits [N, V], and its log-probability in the model, float32."""
     logits = logits.astype(mx.float32)
-    tokens = mx.argmax(logits, axis=-1)
-    chances = mx.max(logits, axis=-1) - mx.logsumexp(logits, axis=-1)
+    tokens = _choose(logits, draws, step)
+    chosen = mx.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+    chances = chosen - mx.logsumexp(logits, axis=-1)
     mx.eval(tokens, chances)
     return tokens, np.array(chances)
+
+
+def _choose(logits: mx.array, draws: Sequence[Draw], step: int) -> mx.array:
+    """Of each row of logits [N, V], float32, its draw's token at place `step`, or the likeliest."""
+    if draws:
+        noise = np.stack([draw.noise(step, logits.shape[-1]) for draw in draws])
+        heat = mx.array([[draw.temperature] for draw in draws])
+        logits = logits / heat + mx.array(noise.astype(np.float32))
+    return mx.argmax(logits, axis=-1)
 
 
 def share_prefix(

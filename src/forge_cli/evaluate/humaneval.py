@@ -6,15 +6,23 @@ import random
 import re
 import secrets
 import sys
+from collections.abc import Sequence
 
 from forge_cli.core.errors import UsageError
 from forge_cli.core.humaneval import Problem, is_available, problems
 from forge_cli.core.records import Answer, Example, Message, Origin
 from forge_cli.evaluate.sandbox import Limits, run_contained, why_not
+from forge_cli.evaluate.statistics.rates import pass_at_k
+from forge_cli.models.sampling import Draw
 
 _SYSTEM = "You write Python. Complete the function. Write the whole function in a code fence."
 _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _LIMITS = Limits(seconds=10.0, cpu_seconds=5.0, memory_bytes=1 << 30, processes=8)
+# Where many answers are drawn: the paper's choice for large k. One for all k, so that what is drawn
+# once gives each of them (the paper draws again, at 0.2, for pass@1).
+TEMPERATURE = 0.8
+# The k of pass@k, each measured where there are as many samples.
+_TRIES = (1, 10, 100)
 # What does not belong to the body any more, where a model goes on after it.
 _STOPS = re.compile(r"^(?:class |def |#|if __name__|print\(|@|assert )", re.MULTILINE)
 
@@ -58,8 +66,32 @@ def _row(problem: Problem) -> Example:
     )
 
 
+def draws(example: Example, samples: int, seed: int) -> tuple[Draw, ...]:
+    """How the answers to a problem are drawn; none where one greedy answer is asked for.
+
+    Draws do not depend on the side: what two models answer alike, they draw alike.
+    """
+    if samples == 1:
+        return ()
+    return tuple(Draw(TEMPERATURE, seed, example.id, number) for number in range(samples))
+
+
+def estimate(passed: Sequence[bool]) -> dict[str, float]:
+    """pass@k of a problem from its samples, unbiased, for each k of 1, 10 and 100 that they allow.
+
+    Args:
+        passed: whether each sample passes.
+
+    Returns:
+        pass@k, between 0 and 1; and the counts `correct` and `samples`, for readers.
+    """
+    n, correct = len(passed), sum(passed)
+    found: dict[str, float] = {f"pass@{k}": pass_at_k(n, correct, k) for k in _TRIES if k <= n}
+    return found | {"correct": correct, "samples": n}
+
+
 def passes(example: Example, text: str) -> dict[str, float]:
-    """pass@1 of one greedy answer: 1 where the problem's tests pass on it, run contained."""
+    """pass@1 of one answer: 1 where the problem's tests pass on it, run contained."""
     problem = problems()[example.origin.chunk]
     # The end is told by a word that the answer cannot know, or it could pass by leaving early.
     word = secrets.token_hex(8)

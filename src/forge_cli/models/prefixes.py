@@ -16,14 +16,15 @@ def shared_length(sequences: Sequence[list[int]]) -> int:
     return next((at for at in range(shortest) if first[at] != last[at]), max(shortest, 0))
 
 
-def group_by_prefix(sequences: Sequence[list[int]]) -> list[list[int]]:
-    """Indices of sequences that share at least half of the longest of them, at most 8 together.
+def group_by_prefix(sequences: Sequence[list[int]], most: int = _MAX_ROWS) -> list[list[int]]:
+    """Indices of sequences that share at least half of the longest of them, at most `most`
+    together.
 
     Every index comes exactly once; groups in the order of their first member.
     """
     groups: list[list[int]] = []
     for index in sorted(range(len(sequences)), key=lambda i: sequences[i]):
-        if groups and len(groups[-1]) < _MAX_ROWS:
+        if groups and len(groups[-1]) < most:
             together = [sequences[i] for i in (*groups[-1], index)]
             if 2 * shared_length(together) >= max(map(len, together)):
                 groups[-1].append(index)

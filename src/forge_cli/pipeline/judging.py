@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What of a run's settings the judge may be told anew.
 CHANGES = (
     "eval_rows", "answer_rows", "condition_rows", "conditions", "sides", "suites", "judge",
-    "execute",
+    "execute", "samples",
 )  # fmt: skip
 
 
@@ -85,6 +85,7 @@ def judge(
         condition_rows=s.condition_rows,
         resamples=s.resamples,
         seed=s.seed,
+        samples=s.samples,
         url=url,
         judge=s.judge,
         execute=s.execute,
@@ -92,32 +93,41 @@ def judge(
     )
     verdict = combine({suite.name: overall(pairs, suite) for suite in suites})
     run.record(eval=as_metrics(pairs), verdict=verdict.model_dump())
-    page, _ = write_reports(run.path / "eval", pairs, verdict, _facts(run, s), read_rows(run.path))
+    facts = _facts(run, s, conditions)
+    page, _ = write_reports(run.path / "eval", pairs, verdict, facts, read_rows(run.path))
     write_card(run.path / "eval" / "model-card.md", _card(run, s, rows), pairs, verdict)
     reporter.note(f"every answer: {page}")
     run.finish("eval", **asked)
 
 
-def _facts(run: RunDir, s: Settings) -> dict[str, str]:
+def _facts(run: RunDir, s: Settings, conditions: Sequence[str]) -> dict[str, str]:
     """What a reader needs to take the same measurement again."""
+    from forge_cli.evaluate.humaneval import TEMPERATURE
+
     with open(run.path / "adapters" / "adapters.safetensors", "rb") as stream:
         adapters = hashlib.file_digest(stream, "sha256").hexdigest()
     versions = run.state["versions"]
-    sides, conditions, suites = (
+    sides, only, suites = (
         " ".join(f"--{flag} {value}" for value in values)
         for flag, values in (
             ("side", s.sides), ("condition", s.conditions or []), ("suite", s.suites)
         )
     )  # fmt: skip
-    return {
-        "command": f"forge eval {run.path} {suites} {sides} {conditions}"
-        f" --answer-rows {s.answer_rows}",
+    facts = {
+        "command": f"forge eval {run.path} {suites} {sides} {only}"
+        f" --answer-rows {s.answer_rows} --condition-rows {s.condition_rows}"
+        + f" --samples {s.samples}" * (s.samples > 1)
+        + " --execute" * s.execute,
         "base": f"{s.model}, {s.bits} bits",
         "adapters": f"{s.init}, rank {s.rank}; sha256 {adapters}",
         "trained on": str(run.state["source"]),
         "intervals": f"{s.resamples} resamples of files, seed {s.seed}",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
+    if s.samples > 1 and "humaneval" in conditions:
+        drawn = f"{s.samples} answers to each problem, temperature {TEMPERATURE:g}, seed {s.seed}"
+        facts["HumanEval"] = drawn
+    return facts
 
 
 def _card(run: RunDir, s: Settings, rows: Sequence[Example]) -> Card:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from forge_cli.core.errors import UsageError
 from forge_cli.core.records import Message
+
+if TYPE_CHECKING:
+    from forge_cli.models.sampling import Draw
 
 _HINT = "give none, mlx:MODEL, ollama:MODEL or openai:MODEL"
 OLLAMA, OPENAI = "http://127.0.0.1:11434/v1", "https://api.openai.com/v1"
@@ -69,6 +72,22 @@ class Teacher(Protocol):
 
         Raises:
             ForgeError: no prompt can be answered (no server, no key, no such model).
+        """
+
+
+class Sampler(Teacher, Protocol):
+    """A teacher that also draws answers at random."""
+
+    def sample(
+        self,
+        prompts: Sequence[list[Message]],
+        draws: Sequence[Draw],
+        done: Callable[[int, Completion], None],
+    ) -> None:
+        """As `complete`, each prompt answered by its draw; one prompt may come many times.
+
+        Raises:
+            ForgeError: as `complete`.
         """
 
 

@@ -6,22 +6,29 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from forge_cli.core.records import Message
-from forge_cli.teachers import Completion, Teacher, Usage
+from forge_cli.teachers import Completion, Sampler, Teacher, Usage
+
+if TYPE_CHECKING:
+    from forge_cli.models.sampling import Draw
+
+Kind = TypeVar("Kind", bound=Teacher, covariant=True)
+Ask = Callable[[list[int], Callable[[int, Completion], None]], None]
 
 
-class Cached:
+class Cached(Generic[Kind]):
     """A teacher whose answers are kept in a file of JSON lines, by a hash of name,
-    parameters and prompt.
+    parameters and prompt, and of the draw where one was drawn.
 
     Lines are only ever added, each in one write, so that a run which is killed loses the
     answers that were under way and no other. Errors are not kept.
     """
 
-    def __init__(self, teacher: Teacher, folder: Path) -> None:
+    def __init__(self, teacher: Kind, folder: Path) -> None:
         self._teacher = teacher
         self.name = teacher.name
         name = hashlib.sha256(teacher.name.encode()).hexdigest()[:16]
@@ -41,10 +48,33 @@ class Cached:
         self, prompts: Sequence[list[Message]], done: Callable[[int, Completion], None]
     ) -> None:
         """See `Teacher.complete`."""
+
+        def ask(missing: list[int], keep: Callable[[int, Completion], None]) -> None:
+            self._teacher.complete([prompts[n] for n in missing], keep)
+
+        self._answer([self._key(prompt) for prompt in prompts], ask, done)
+
+    def sample(
+        self: Cached[Sampler],
+        prompts: Sequence[list[Message]],
+        draws: Sequence[Draw],
+        done: Callable[[int, Completion], None],
+    ) -> None:
+        """See `Sampler.sample`."""
+
+        def ask(missing: list[int], keep: Callable[[int, Completion], None]) -> None:
+            self._teacher.sample([prompts[n] for n in missing], [draws[n] for n in missing], keep)
+
+        keys = [self._key(prompt, draw) for prompt, draw in zip(prompts, draws, strict=True)]
+        self._answer(keys, ask, done)
+
+    def _answer(
+        self, keys: Sequence[str], ask: Ask, done: Callable[[int, Completion], None]
+    ) -> None:
+        """What is known at once, the rest from `ask`, which gets the numbers that are missing."""
         known = self._read()
-        keys = [self._key(prompt) for prompt in prompts]
         missing = [n for n, key in enumerate(keys) if key not in known]
-        self.usage.cached += len(prompts) - len(missing)
+        self.usage.cached += len(keys) - len(missing)
         for number, key in enumerate(keys):
             if key in known:
                 done(number, known[key])
@@ -60,11 +90,12 @@ class Cached:
                     stream.write(b"\n" + json.dumps(entry).encode())
                 done(missing[number], found)
 
-            self._teacher.complete([prompts[n] for n in missing], keep)
+            ask(missing, keep)
 
-    def _key(self, prompt: list[Message]) -> str:
+    def _key(self, prompt: list[Message], draw: Draw | None = None) -> str:
         asked = [[m.role, m.content] for m in prompt]
-        told = json.dumps([self.name, dict(self.parameters), asked], sort_keys=True)
+        parameters = dict(self.parameters) | (asdict(draw) if draw else {})
+        told = json.dumps([self.name, parameters, asked], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
 
     def _read(self) -> dict[str, Completion]:

@@ -18,6 +18,8 @@ from forge_cli.teachers import Completion, Usage
 if TYPE_CHECKING:
     import httpx
 
+    from forge_cli.models.sampling import Draw
+
 _TRIES = 5
 _LONGEST_WAIT = 60.0  # seconds
 # What another try may mend.
@@ -60,13 +62,36 @@ class OpenAITeacher:
         self, prompts: Sequence[list[Message]], done: Callable[[int, Completion], None]
     ) -> None:
         """See `Teacher.complete`. A prompt that fails five times is answered with its error."""
+        self._answer(prompts, [None] * len(prompts), done)
+
+    def sample(
+        self,
+        prompts: Sequence[list[Message]],
+        draws: Sequence[Draw],
+        done: Callable[[int, Completion], None],
+    ) -> None:
+        """See `Sampler.sample`. The seed is asked for: whether it counts is the server's affair.
+
+        A server that takes no temperature draws at its own.
+        """
+        self._answer(prompts, draws, done)
+
+    def _answer(
+        self,
+        prompts: Sequence[list[Message]],
+        draws: Sequence[Draw | None],
+        done: Callable[[int, Completion], None],
+    ) -> None:
         try:
-            asyncio.run(self._all(prompts, done))
+            asyncio.run(self._all(prompts, draws, done))
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
     async def _all(
-        self, prompts: Sequence[list[Message]], done: Callable[[int, Completion], None]
+        self,
+        prompts: Sequence[list[Message]],
+        draws: Sequence[Draw | None],
+        done: Callable[[int, Completion], None],
     ) -> None:
         import httpx
 
@@ -78,7 +103,7 @@ class OpenAITeacher:
             async def work() -> None:
                 nonlocal in_a_row
                 for number, prompt in waiting:
-                    found, lost = await self._one(client, number, prompt)
+                    found, lost = await self._one(client, number, prompt, draws[number])
                     in_a_row = in_a_row + 1 if lost else 0
                     self._count(found)
                     done(number, found)
@@ -111,16 +136,18 @@ class OpenAITeacher:
         return {"Authorization": f"Bearer {key}"}
 
     async def _one(
-        self, client: httpx.AsyncClient, number: int, prompt: list[Message]
+        self, client: httpx.AsyncClient, number: int, prompt: list[Message], draw: Draw | None
     ) -> tuple[Completion, bool]:
         """The answer, and whether the server is the reason that there is none."""
         rng = random.Random(number)
         body = {
             "model": self.model,
             "messages": [message.model_dump() for message in prompt],
-            "temperature": 0,
+            "temperature": draw.temperature if draw else 0,
             "max_tokens": self.max_tokens,
         }
+        if draw:
+            body["seed"] = draw.server_seed
         error = ""
         for attempt in range(_TRIES):
             if attempt:
@@ -205,8 +232,9 @@ def _fault(response: httpx.Response) -> dict[str, Any]:
 
 
 def _leave_out(body: dict[str, Any], name: object) -> bool:
-    """Newer models take max_completion_tokens, and no temperature: whether the body changed."""
-    if name not in ("temperature", "max_tokens") or name not in body:
+    """Newer models take max_completion_tokens, and no temperature or seed: whether the body
+    changed."""
+    if name not in ("temperature", "max_tokens", "seed") or name not in body:
         return False
     value = body.pop(str(name))
     if name == "max_tokens":

@@ -23,7 +23,7 @@ METRICS = {
     "distractors": ("quote_correct", "abstention"),
     "closed_book": ("answer_f1", "exact_match", "edit_similarity"),
     "completion": ("exact_match", "edit_similarity", "chrf", "parses"),
-    "humaneval": ("pass@1",),
+    "humaneval": ("pass@1", "pass@10", "pass@100"),
     "retrieved": ("answer_f1", "exact_match", "quote_correct", "edit_similarity"),
 }
 # What the loss is called under a condition: of answers, or of the text of files.

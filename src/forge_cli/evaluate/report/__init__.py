@@ -98,9 +98,18 @@ def _as_row(row: Mapping[str, Any], sides: Sequence[str]) -> dict[str, Any]:
             answers.append({
                 "side": side,
                 "html": _marked(own["text"], row["documents"]),
-                "scores": {k: v for k, v in own.items() if k not in ("text", "confidence")},
+                "scores": _scores(own),
             })  # fmt: skip
     return {**row, "answers": answers, "winner": _winner(row, sides)}
+
+
+def _scores(own: Mapping[str, Any]) -> dict[str, float | str]:
+    """What stands below an answer; where it is the first of many, how many of them pass."""
+    hidden = ("text", "confidence", "correct", "samples")
+    shown: dict[str, float | str] = {k: v for k, v in own.items() if k not in hidden}
+    if "samples" in own:
+        shown["correct"] = f"{own['correct']} of {own['samples']} answers, the first is shown"
+    return shown
 
 
 def _winner(row: Mapping[str, Any], sides: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """What can be judged: base, tuned model, checkpoint, GGUF file, or a model behind HTTP.
 
-A side answers prompts as a `Teacher` does, so that its answers are cached by model, parameters
-and prompt, and a run that was stopped goes on where it stopped.
+A side answers prompts as a `Sampler` does, so that its answers are cached by model, parameters,
+prompt and draw, and a run that was stopped goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 from forge_cli.core.errors import UsageError
 from forge_cli.core.records import Message
-from forge_cli.teachers import OLLAMA, Teacher, open_teacher
+from forge_cli.teachers import OLLAMA, Sampler, open_teacher
 
 _HINT = (
     "give base, tuned, checkpoint:STEP, a GGUF file, a run directory, ollama:NAME or openai:NAME; "
@@ -21,8 +21,8 @@ _HINT = (
 )
 
 
-class Side(Teacher, Protocol):
-    """A teacher that may also know how likely given answers are."""
+class Side(Sampler, Protocol):
+    """A teacher that draws samples, and may also know how likely given answers are."""
 
     def losses(self, chats: Sequence[Sequence[Message]]) -> list[float] | None:
         """Mean cross-entropy per token of each last message, in nats; None: not to be had."""
@@ -73,9 +73,10 @@ def open_side(spec: SideSpec, adapters: Path, *, url: str | None, max_tokens: in
     kind, _, rest = model.partition(":")
     if kind in ("ollama", "openai"):
         from forge_cli.evaluate.sides.remote import RemoteSide
+        from forge_cli.teachers.openai import OpenAITeacher
 
         teacher = open_teacher(model, url=url or (OLLAMA if kind == "ollama" else None))
-        assert teacher is not None
+        assert isinstance(teacher, OpenAITeacher)
         return RemoteSide(teacher, max_tokens)
     if model.endswith(".gguf"):
         from forge_cli.evaluate.sides.gguf import GgufSide

@@ -16,11 +16,12 @@ from forge_cli.teachers import Completion, Usage
 
 if TYPE_CHECKING:
     from forge_cli.models.llamacpp import LlamaCpp
+    from forge_cli.models.sampling import Draw
     from forge_cli.models.shared_context import Row
 
 
 class GgufSide:
-    """Greedy answers and losses of a file.
+    """Answers and losses of a file.
 
     Prompts are rendered and tokenised as the trained model's are: that the file's own template
     and tokenizer do the same is what the export's parity gate shows.
@@ -55,6 +56,23 @@ class GgufSide:
         Raises:
             ForgeError: llama.cpp is missing or refuses the file.
         """
+        self._answer(prompts, [None] * len(prompts), done)
+
+    def sample(
+        self,
+        prompts: Sequence[list[Message]],
+        draws: Sequence[Draw],
+        done: Callable[[int, Completion], None],
+    ) -> None:
+        """See `Sampler.sample`; raises as `complete`."""
+        self._answer(prompts, draws, done)
+
+    def _answer(
+        self,
+        prompts: Sequence[list[Message]],
+        draws: Sequence[Draw | None],
+        done: Callable[[int, Completion], None],
+    ) -> None:
         from forge_cli.models.chat import prompt_ids
         from forge_cli.models.prefixes import group_by_prefix
 
@@ -63,7 +81,7 @@ class GgufSide:
         ends = set(self.tokenizer.eos_token_ids)
         # Neighbours share a prefix, which llama.cpp then keeps.
         for index in (index for group in group_by_prefix(ids) for index in group):
-            tokens, chances = model.generate(ids[index], self.max_tokens, ends)
+            tokens, chances = model.generate(ids[index], self.max_tokens, ends, draws[index])
             self.usage.answers += 1
             self.usage.prompt_tokens += len(ids[index])
             self.usage.completion_tokens += len(tokens)

@@ -16,10 +16,11 @@ from forge_cli.teachers import Completion, Usage
 if TYPE_CHECKING:
     from forge_cli.evaluate.generation import Continuation
     from forge_cli.models.load import Loaded
+    from forge_cli.models.sampling import Draw
 
 
 class _Local:
-    """Greedy answers and losses from a loaded model."""
+    """Answers and losses from a loaded model."""
 
     def __init__(self, name: str, adapters: Path, *, max_tokens: int) -> None:
         self.name, self.adapters, self.max_tokens = name, adapters, max_tokens
@@ -52,6 +53,24 @@ class _Local:
         self, prompts: Sequence[list[Message]], done: Callable[[int, Completion], None]
     ) -> None:
         """See `Teacher.complete`."""
+        self._answer(prompts, (), done)
+
+    def sample(
+        self,
+        prompts: Sequence[list[Message]],
+        draws: Sequence[Draw],
+        done: Callable[[int, Completion], None],
+    ) -> None:
+        """See `Sampler.sample`."""
+        self._answer(prompts, draws, done)
+
+    def _answer(
+        self,
+        prompts: Sequence[list[Message]],
+        draws: Sequence[Draw],
+        done: Callable[[int, Completion], None],
+    ) -> None:
+        """Greedily where there are no draws."""
         from forge_cli.evaluate.generation import generate
         from forge_cli.models.chat import prompt_ids
 
@@ -68,7 +87,7 @@ class _Local:
             self.usage.completion_tokens += made.completion_tokens
             done(index, made)
 
-        generate(self.loaded, ids, self.max_tokens, hand_on)
+        generate(self.loaded, ids, self.max_tokens, hand_on, draws)
 
     def losses(self, chats: Sequence[Sequence[Message]]) -> list[float] | None:
         """See `Side.losses`."""

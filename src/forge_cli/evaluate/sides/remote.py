@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge_cli.core.records import Message
-from forge_cli.teachers import Completion, Teacher, Usage
+from forge_cli.teachers import Completion, Usage
+
+if TYPE_CHECKING:
+    from forge_cli.models.sampling import Draw
+    from forge_cli.teachers.openai import OpenAITeacher
 
 
 class RemoteSide:
     """Answers from a server; it says nothing about the likelihood of given answers."""
 
-    def __init__(self, teacher: Teacher, max_tokens: int) -> None:
+    def __init__(self, teacher: OpenAITeacher, max_tokens: int) -> None:
         self._teacher = teacher
         self.name = teacher.name
-        if hasattr(teacher, "max_tokens"):
-            teacher.max_tokens = max_tokens
+        teacher.max_tokens = max_tokens
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -33,6 +36,15 @@ class RemoteSide:
     ) -> None:
         """See `Teacher.complete`."""
         self._teacher.complete(prompts, done)
+
+    def sample(
+        self,
+        prompts: Sequence[list[Message]],
+        draws: Sequence[Draw],
+        done: Callable[[int, Completion], None],
+    ) -> None:
+        """See `Sampler.sample`."""
+        self._teacher.sample(prompts, draws, done)
 
     def losses(self, chats: Sequence[Sequence[Message]]) -> list[float] | None:
         """See `Side.losses`."""
