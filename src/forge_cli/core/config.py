@@ -281,8 +281,11 @@ def resolve(
         for key, (value, line) in read_yaml(file).items():
             layer({key: value}, f"{file}:{line}")
     for key, text in sorted((environ if environ is not None else os.environ).items()):
-        if key.startswith("FORGE_") and key not in _ENV_NOT_SETTINGS and "_TEST_" not in key:
-            layer({key[6:].lower(): yaml.safe_load(text)}, f"environment {key}")
+        name = key.removeprefix("FORGE_").lower()
+        # FORGE_TEST_… are the tests' own, unless a setting is called so.
+        known = name in Settings.model_fields or "_TEST_" not in key
+        if key.startswith("FORGE_") and key not in _ENV_NOT_SETTINGS and known:
+            layer({name: yaml.safe_load(text)}, f"environment {key}")
     layer({k: v for k, v in flags.items() if v is not None and v != []}, "flag")
     return Resolved(checked(values, origins), origins)
 
