@@ -35,6 +35,7 @@ Condition = Literal[
     "completion",
     "perplexity",
     "humaneval",
+    "repo_tests",
 ]
 ExportKind = Literal["gguf", "mlx", "adapter", "peft"]
 Quant = Literal["f16", "q8_0", "q4_k_m"]
@@ -194,7 +195,7 @@ class Settings(BaseModel):
 
     suites: list[str] = Field(
         ["raft"], min_length=1,
-        description="what is asked and what counts: raft, completion, or .yaml files",
+        description="what is asked and what counts: raft, completion …, or .yaml files",
     )  # fmt: skip
     eval_rows: int = Field(200, ge=1, description="test rows for the loss, at the most")
     answer_rows: int = Field(48, ge=0, description="test rows to generate answers for")
@@ -214,6 +215,10 @@ class Settings(BaseModel):
     )
     execute: bool = Field(
         False, description="let the judge run generated code, contained, where a suite needs it"
+    )
+    test_command: list[str] | str = Field(
+        "python -m pytest -x -q -p no:cacheprovider {tests}",
+        description="runs the repository's tests in its folder (repo-tests); {tests}: which ones",
     )
     resamples: int = Field(10_000, ge=1000, description="bootstrap resamples")
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What of a run's settings the judge may be told anew.
 CHANGES = (
     "eval_rows", "answer_rows", "condition_rows", "conditions", "sides", "suites", "judge",
-    "execute",
+    "execute", "test_command",
 )  # fmt: skip
 
 
@@ -87,6 +87,8 @@ def judge(
         url=url,
         judge=s.judge,
         execute=s.execute,
+        root=_root(run),
+        test_command=s.test_command,
         reporter=reporter,
     )
     verdict = combine({suite.name: overall(pairs, suite) for suite in suites})
@@ -95,6 +97,12 @@ def judge(
     write_card(run.path / "eval" / "model-card.md", _card(run, s, rows), pairs, verdict)
     reporter.note(f"every answer: {page}")
     run.finish("eval", **asked)
+
+
+def _root(run: RunDir) -> Path | None:
+    """The folder that was mined; None where training began from finished rows."""
+    source = str(run.state["source"])
+    return None if source.startswith("sha256:") else Path(source)
 
 
 def _facts(run: RunDir, s: Settings) -> dict[str, str]:
@@ -110,7 +118,7 @@ def _facts(run: RunDir, s: Settings) -> dict[str, str]:
     )  # fmt: skip
     return {
         "command": f"forge eval {run.path} {suites} {sides} {conditions}"
-        f" --answer-rows {s.answer_rows}",
+        f" --answer-rows {s.answer_rows}" + " --execute" * s.execute,
         "base": f"{s.model}, {s.bits} bits",
         "adapters": f"{s.init}, rank {s.rank}; sha256 {adapters}",
         "trained on": str(run.state["source"]),
