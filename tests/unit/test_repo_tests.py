@@ -19,11 +19,13 @@ from forge_cli.core.config import RUNTIME, Settings, resolve
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT, Silent
 from forge_cli.core.records import Chunk, Example
+from forge_cli.core.run_dir import RunDir
 from forge_cli.evaluate.repo_tests import TEST_COMMAND, RepoTests, trials
 from forge_cli.evaluate.repo_tests.reach import Reach, node_ids
 from forge_cli.evaluate.repo_tests.tree import read_tree
 from forge_cli.evaluate.sandbox import why_not
 from forge_cli.evaluate.suites import read_suite
+from forge_cli.pipeline import judging
 from openai_server import OpenAIServer
 
 contained = pytest.mark.skipif(bool(why_not()), reason=f"cannot contain code: {why_not()}")
@@ -312,6 +314,11 @@ def test_the_copy_has_what_git_tracks(tmp_path: Path) -> None:
     assert set(tracked.files) == {"a.py", ".gitignore"} and tracked.prefix == "inner/"
     assert tracked.inside("inner/a.py") == "a.py" and tracked.digest != alone.digest
     assert tracked.digest == read_tree(inner).digest
+
+
+def test_a_run_knows_its_repository(tmp_path: Path) -> None:
+    assert judging._root(RunDir(tmp_path, {"source": str(tmp_path)})) == tmp_path
+    assert judging._root(RunDir(tmp_path, {"source": "sha256:ab"})) is None
 
 
 def test_settings_and_suite() -> None:
