@@ -93,7 +93,7 @@ def test_suites(tmp_path: Path) -> None:
             read_suite(str(file))
     with pytest.raises(UsageError, match="suite speed: not found") as error:
         read_suite("speed")
-    assert "known: completion, humaneval, raft" in error.value.hint
+    assert "known: completion, humaneval, raft, repo-tests" in error.value.hint
 
 
 def test_one_verdict_over_suites() -> None:

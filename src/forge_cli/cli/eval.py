@@ -27,10 +27,17 @@ def evaluate(
     ] = None,
     suite: Annotated[
         list[str] | None,
-        typer.Option(help="What counts: raft, completion, humaneval, x.yaml."),
+        typer.Option(help="What counts: raft, completion, humaneval, repo-tests, x.yaml."),
     ] = None,
     execute: Annotated[
-        bool | None, typer.Option("--execute", help="Run generated code, contained (humaneval).")
+        bool | None,
+        typer.Option("--execute", help="Run generated code, contained (humaneval, repo-tests)."),
+    ] = None,
+    test_command: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND", help="Runs the repository's tests, {tests}, for repo-tests."
+        ),
     ] = None,
     samples: Annotated[
         int | None, typer.Option(help="Answers to each HumanEval problem: more than 1 for pass@k.")
@@ -65,6 +72,7 @@ def evaluate(
     given = {
         "sides": side, "conditions": condition, "answer_rows": answer_rows, "suites": suite,
         "condition_rows": condition_rows, "execute": execute, "samples": samples, "judge": judge,
+        "test_command": test_command,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
     pipeline.evaluate(found, output, changes=changes, url=url)

@@ -35,6 +35,7 @@ Condition = Literal[
     "completion",
     "perplexity",
     "humaneval",
+    "repo_tests",
 ]
 ExportKind = Literal["gguf", "mlx", "adapter", "peft"]
 Quant = Literal["f16", "q8_0", "q4_k_m"]
@@ -194,7 +195,7 @@ class Settings(BaseModel):
 
     suites: list[str] = Field(
         ["raft"], min_length=1,
-        description="what is asked and what counts: raft, completion, or .yaml files",
+        description="what is asked and what counts: raft, completion …, or .yaml files",
     )  # fmt: skip
     eval_rows: int = Field(200, ge=1, description="test rows for the loss, at the most")
     answer_rows: int = Field(48, ge=0, description="test rows to generate answers for")
@@ -219,6 +220,10 @@ class Settings(BaseModel):
         1, ge=1, le=200,
         description="answers to each HumanEval problem: 1 greedy, or so many drawn, for pass@k",
     )  # fmt: skip
+    test_command: list[str] | str = Field(
+        "python -m pytest -x -q -p no:cacheprovider {tests}",
+        description="runs the repository's tests in its folder (repo-tests); {tests}: which ones",
+    )
     resamples: int = Field(10_000, ge=1000, description="bootstrap resamples")
 
     to: list[ExportKind] = Field(["gguf"], description="what export writes")
@@ -285,8 +290,11 @@ def resolve(
         for key, (value, line) in read_yaml(file).items():
             layer({key: value}, f"{file}:{line}")
     for key, text in sorted((environ if environ is not None else os.environ).items()):
-        if key.startswith("FORGE_") and key not in _ENV_NOT_SETTINGS and "_TEST_" not in key:
-            layer({key[6:].lower(): yaml.safe_load(text)}, f"environment {key}")
+        name = key.removeprefix("FORGE_").lower()
+        # FORGE_TEST_… are the tests' own, unless a setting is called so.
+        known = name in Settings.model_fields or "_TEST_" not in key
+        if key.startswith("FORGE_") and key not in _ENV_NOT_SETTINGS and known:
+            layer({name: yaml.safe_load(text)}, f"environment {key}")
     layer({k: v for k, v in flags.items() if v is not None and v != []}, "flag")
     return Resolved(checked(values, origins), origins)
 

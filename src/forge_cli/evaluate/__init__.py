@@ -23,6 +23,7 @@ from forge_cli.evaluate.conditions import CONDITIONS, QUESTIONS, choose_examples
 from forge_cli.evaluate.judging import judge_sides
 from forge_cli.evaluate.metrics import score
 from forge_cli.evaluate.pairing import Pair, make_pairs
+from forge_cli.evaluate.repo_tests import TEST_COMMAND, RepoTests
 from forge_cli.evaluate.rows_file import write_rows
 from forge_cli.evaluate.sample import spread
 from forge_cli.evaluate.sides import SideSpec, open_side
@@ -48,6 +49,8 @@ def run(
     samples: int = 1,
     url: str | None = None,
     execute: bool = False,
+    root: Path | None = None,
+    test_command: str | Sequence[str] = TEST_COMMAND,
     judge: str | None = None,
     reporter: Reporter = SILENT,
 ) -> list[Pair]:
@@ -74,18 +77,30 @@ def run(
         judge: a teacher that compares answers as given (see `evaluate.judge_model`), at `url`.
         samples: answers to each problem of HumanEval; one is greedy, more are drawn at
             `humaneval.TEMPERATURE` and give pass@k.
-        execute: whether generated code may be run, contained (condition "humaneval").
+        execute: whether generated code may be run, contained (conditions "humaneval" and
+            "repo_tests").
+        root: the folder that was mined. test_command: runs its tests (see `evaluate.repo_tests`).
 
     Raises:
-        UsageError: a side is not known, or code would be run.
+        UsageError: a side is not known, code would be run, or `root` is needed and not there.
         ForgeError: no test rows, or a model that fails.
     """
     specs = [SideSpec.parse(side) for side in sides]
     if "humaneval" in conditions:
         humaneval.check_ready(execute=execute)
+    tests = None
+    if "repo_tests" in conditions:
+        tests = RepoTests.over(
+            root,
+            test_command,
+            cache=out / "cache",
+            execute=execute,
+            reporter=reporter,
+            alone=set(conditions) == {"repo_tests"},
+        )
     asked = choose(
         examples, chunks, conditions, rows=rows, answer_rows=answer_rows,
-        condition_rows=condition_rows, seed=seed, samples=samples,
+        condition_rows=condition_rows, seed=seed, samples=samples, repo_tests=tests,
     )  # fmt: skip
     teacher = open_teacher(judge, url=url) if judge else None
     shown = choose_examples([e for e in examples if e.split == "train"])
@@ -99,7 +114,7 @@ def run(
             heard[spec.text] = ask(spec, side, asked, shown, out / "cache", reporter)
         side.close()
     questions = asked.questions
-    scores = {name: _scores(questions, found) for name, found in heard.items()}
+    scores = {name: _scores(questions, found, tests) for name, found in heard.items()}
     write_rows(out / "raft.jsonl", questions, asked.rows, heard, scores)
     names = [spec.text for spec in specs]
     judged = judge_sides(teacher, names, questions, heard, scores, out, reporter) if teacher else {}
@@ -112,15 +127,23 @@ def run(
     return pairs
 
 
-def _scores(questions: Sequence[Question], heard: Heard) -> list[dict[str, float]]:
+def _scores(
+    questions: Sequence[Question], heard: Heard, tests: RepoTests | None
+) -> list[dict[str, float]]:
     """Of each answer; those that are run wait for their processes side by side.
 
     Where a question has many answers, what they come to together.
     """
+
+    def scored(question: Question, text: str) -> dict[str, float]:
+        if question.condition == "repo_tests" and tests is not None:
+            return tests.score(question.example, text)
+        return score(question.example, text)
+
     answers = [heard.drawn.get(n, [answer]) for n, answer in enumerate(heard.answers)]
-    examples = [q.example for q, own in zip(questions, answers, strict=True) for _ in own]
+    repeated = [q for q, own in zip(questions, answers, strict=True) for _ in own]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(score, examples, [answer.text for own in answers for answer in own])
+        found = pool.map(scored, repeated, [answer.text for own in answers for answer in own])
         scores = [list(islice(found, len(own))) for own in answers]
     return [
         humaneval.estimate([one["pass@1"] == 1 for one in own]) if n in heard.drawn else own[0]

@@ -11,6 +11,7 @@ from forge_cli.core.records import Chunk, Example
 from forge_cli.evaluate import humaneval
 from forge_cli.evaluate.code_rows import completions, texts
 from forge_cli.evaluate.conditions import QUESTIONS, put_under
+from forge_cli.evaluate.repo_tests import RepoTests
 from forge_cli.evaluate.retrieval import Retriever
 from forge_cli.evaluate.sample import by_kind, spread
 from forge_cli.models.sampling import Draw
@@ -60,11 +61,15 @@ def choose(
     condition_rows: int,
     seed: int,
     samples: int = 1,
+    repo_tests: RepoTests | None = None,
 ) -> Asked:
     """What `evaluate.run` asks with the same arguments.
 
+    Args:
+        repo_tests: finds and calibrates the rows of that condition, which needs it.
+
     Raises:
-        ForgeError: no test rows.
+        ForgeError: no test rows, or none of them can be judged by the repository's tests.
     """
     seen, unseen = (spread(found, rows, seed) for found in by_kind(examples))
     test = [*seen, *unseen]
@@ -72,7 +77,7 @@ def choose(
         raise ForgeError("no rows of split test", "run forge validate before forge train")
     retriever = Retriever(chunks) if chunks and "retrieved" in conditions else None
     questions: list[Question] = []
-    for condition in (*QUESTIONS, "completion", "humaneval"):
+    for condition in (*QUESTIONS, "completion", "humaneval", "repo_tests"):
         if condition not in conditions or (condition == "retrieved" and retriever is None):
             continue
         wanted = answer_rows if condition == "given" else min(answer_rows, condition_rows)
@@ -83,6 +88,9 @@ def choose(
             drawn = (humaneval.draws(problem, samples, seed) for problem in problems)
             questions += map(Question, repeat(condition), problems, drawn)
             continue
+        elif condition == "repo_tests":
+            assert repo_tests is not None, "the repository's tests need the repository"
+            found = repo_tests.make_rows(chunks, test, wanted, seed)
         else:
             own = unseen if condition == "unseen" else seen
             under = (put_under(condition, example, retriever) for example in own[:answer_rows])

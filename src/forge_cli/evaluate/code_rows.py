@@ -26,7 +26,20 @@ def completions(
 
     What stands before it, its imports and its class, is shown; documents are not.
     """
-    rows = []
+    rows = [row for _, _, row in definitions(chunks, test, "definition")]
+    return spread(rows, limit, seed)
+
+
+def definitions(
+    chunks: Sequence[Chunk], test: Sequence[Example], kind: str
+) -> list[tuple[Chunk, str, Example]]:
+    """Every definition of the test rows' files that is worth asking for: its chunk, the chunk's
+    text before the body (see `cut`), and the row, whose final answer is the body.
+
+    Args:
+        kind: of the rows' origin.
+    """
+    found = []
     for chunk in _held_out(chunks, test):
         if chunk.kind not in ("function", "method") or chunk.parts > 1:
             continue
@@ -35,8 +48,8 @@ def completions(
             continue
         before = f"{chunk.header.rstrip()}\n\n" if chunk.header.strip() else ""
         asked = f"{chunk.path}\n```{chunk.language}\n{before}{head}```"
-        rows.append(_row(chunk, "definition", COMPLETE, asked, body))
-    return spread(rows, limit, seed)
+        found.append((chunk, head, _row(chunk, kind, COMPLETE, asked, body)))
+    return found
 
 
 def texts(chunks: Sequence[Chunk], test: Sequence[Example], limit: int, seed: int) -> list[Example]:

@@ -12,7 +12,7 @@ from forge_cli.evaluate.retrieval import Retriever
 
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 # Of these, what asks for code instead of answers to the data's questions.
-CODE = ("completion", "perplexity", "humaneval")
+CODE = ("completion", "perplexity", "humaneval", "repo_tests")
 QUESTIONS = tuple(condition for condition in CONDITIONS if condition not in CODE)
 
 CLOSED_BOOK = (
@@ -33,6 +33,7 @@ def put_under(
     completion: no question of the data: a held-out definition to complete (`evaluate.code_rows`).
     perplexity: neither: the loss of the text of held-out files; nothing is generated.
     humaneval: neither: a problem of HumanEval, whose answer is executed (`evaluate.humaneval`).
+    repo_tests: as completion, but the repository's own tests run on it (`evaluate.repo_tests`).
     retrieved: the best documents for the question, as many as were given; where none of them
     holds the answer it may still be found, so the reference stays.
     """

@@ -20,15 +20,25 @@ def spread(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
     few are from many files too. Seeded.
     """
     rng = random.Random(f"{seed}/test")
+    chosen = _drawn(examples, rng)[:limit]
+    rng.shuffle(chosen)
+    return _in_turns(chosen, lambda example: example.context_id)
+
+
+def in_order(examples: Sequence[Example], seed: int) -> list[Example]:
+    """All rows in the order that `spread` takes them, for whoever takes not every one."""
+    return _drawn(examples, random.Random(f"{seed}/test"))
+
+
+def _drawn(examples: Sequence[Example], rng: random.Random) -> list[Example]:
+    """Contexts whole, shuffled, then in turns, one of each file."""
     contexts: dict[str, list[Example]] = {}
     for example in examples:
         contexts.setdefault(example.context_id, []).append(example)
     order = [contexts[context] for context in sorted(contexts)]
     rng.shuffle(order)
     order = _in_turns(order, lambda rows: rows[0].origin.path)
-    chosen = [example for rows in order for example in rows][:limit]
-    rng.shuffle(chosen)
-    return _in_turns(chosen, lambda example: example.context_id)
+    return [example for rows in order for example in rows]
 
 
 def by_kind(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:

@@ -12,7 +12,7 @@ from forge_cli.evaluate.asked import Question
 from forge_cli.evaluate.statistics.calibration import calibrate
 from forge_cli.evaluate.statistics.rates import clustered_wilson
 
-_RATES = ("exact_match", "quote_correct", "abstention")
+_RATES = ("exact_match", "quote_correct", "abstention", "tests_pass")
 
 
 def summarise(

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from forge_cli.core.test_paths import is_test_path
 from forge_cli.mine.words import last_word
 
-_TEST = re.compile(r"(^|/)(tests?|__tests__)/|(^|/)test_[^/]*$|_test\.[^/]*$|\.(test|spec)\.[^/]*$")
 _MOST_CANDIDATES = 100
 # Here a bare name of another file has to be imported by its name.
 _IMPORTING = {"python", "javascript", "typescript", "tsx"}
@@ -126,7 +126,7 @@ class Links:
         """Resolve the calls of the next file, in the same order, when all have been added."""
         path, language, names, callers = json.loads(facts.partition(b"\n")[2])
         imported = None if names is None else frozenset(names)
-        into = self.tests if _TEST.search(path) else self.called_by
+        into = self.tests if is_test_path(path) else self.called_by
         for symbol, calls in callers:
             scope = symbol.rpartition(".")[0]
             caller = _Caller(self._resolved, language, scope, imported)

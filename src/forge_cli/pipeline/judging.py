@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What of a run's settings the judge may be told anew.
 CHANGES = (
     "eval_rows", "answer_rows", "condition_rows", "conditions", "sides", "suites", "judge",
-    "execute", "samples",
+    "execute", "samples", "test_command",
 )  # fmt: skip
 
 
@@ -89,6 +89,8 @@ def judge(
         url=url,
         judge=s.judge,
         execute=s.execute,
+        root=_root(run),
+        test_command=s.test_command,
         reporter=reporter,
     )
     verdict = combine({suite.name: overall(pairs, suite) for suite in suites})
@@ -98,6 +100,12 @@ def judge(
     write_card(run.path / "eval" / "model-card.md", _card(run, s, rows), pairs, verdict)
     reporter.note(f"every answer: {page}")
     run.finish("eval", **asked)
+
+
+def _root(run: RunDir) -> Path | None:
+    """The folder that was mined; None where training began from finished rows."""
+    source = str(run.state["source"])
+    return None if source.startswith("sha256:") else Path(source)
 
 
 def _facts(run: RunDir, s: Settings, conditions: Sequence[str]) -> dict[str, str]:

@@ -24,6 +24,7 @@ METRICS = {
     "closed_book": ("answer_f1", "exact_match", "edit_similarity"),
     "completion": ("exact_match", "edit_similarity", "chrf", "parses"),
     "humaneval": ("pass@1", "pass@10", "pass@100"),
+    "repo_tests": ("tests_pass",),
     "retrieved": ("answer_f1", "exact_match", "quote_correct", "edit_similarity"),
 }
 # What the loss is called under a condition: of answers, or of the text of files.
@@ -43,7 +44,8 @@ def score(example: Example, text: str) -> dict[str, float]:
     edit_similarity, chrf: only of code.
 
     A definition that is to be completed has other scores, see `metrics.code`; a problem of
-    HumanEval has pass@1, for which the answer is run.
+    HumanEval has pass@1, for which the answer is run. Rows of `repo_tests` are scored there
+    (tests_pass): the repository is needed for it.
     """
     if example.origin.kind == "definition":
         return completion_scores(example, text)

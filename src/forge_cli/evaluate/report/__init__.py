@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from forge_cli.evaluate import Pair
 
 # What decides who won a row, the first that both have.
-_DECIDES = ("exact_match", "answer_f1", "edit_similarity", "pass@1")
+_DECIDES = ("exact_match", "answer_f1", "edit_similarity", "pass@1", "tests_pass")
 
 
 def write_reports(

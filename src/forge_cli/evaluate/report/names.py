@@ -9,6 +9,7 @@ CONDITION_NAMES = {
     "completion": "definitions to complete",
     "perplexity": "text of held-out files",
     "humaneval": "HumanEval",
+    "repo_tests": "bodies that the repository's tests run",
     "oracle": "the right documents alone",
     "distractors": "wrong documents alone (to abstain)",
     "closed_book": "no documents",

@@ -35,7 +35,7 @@ def read_suite(name: str) -> Suite:
     Raises:
         UsageError: there is no such suite, or the file is not one.
     """
-    file = _OWN / f"{name}.yaml" if name.isidentifier() else Path(name)
+    file = _OWN / f"{name}.yaml" if name.replace("-", "_").isidentifier() else Path(name)
     if not file.is_file():
         known = ", ".join(sorted(found.stem for found in _OWN.glob("*.yaml")))
         raise UsageError(f"suite {name}: not found", f"known: {known}; or give a .yaml file")
