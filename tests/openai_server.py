@@ -80,6 +80,9 @@ class OpenAIServer:
             self._send(request, 200, b'{"choices": []}', {})
         else:
             text = self.answer(body if self.whole else body["messages"])
+            if body.get("stream"):
+                self._stream(request, text)
+                return
             value = {
                 "choices": [{"message": {"role": "assistant", "content": text}}],
                 "usage": {"prompt_tokens": 10, "completion_tokens": 5},
@@ -89,6 +92,18 @@ class OpenAIServer:
                 self._send(request, 200, data, {}, cut=len(data) // 2)
             else:
                 self._send(request, 200, data, {})
+
+    def _stream(self, request: BaseHTTPRequestHandler, text: str) -> None:
+        """An event for each word; as llama-server does, a role before them, [DONE] after them."""
+        deltas = [{"role": "assistant", "content": None}, *({"content": w} for w in text.split())]
+        request.send_response(200)
+        request.send_header("Content-Type", "text/event-stream")
+        request.end_headers()
+        for delta in deltas:
+            data = json.dumps({"choices": [{"index": 0, "delta": delta}]})
+            request.wfile.write(f"data: {data}\n\n".encode())
+            request.wfile.flush()
+        request.wfile.write(b'data: {"choices": [], "usage": {}}\n\ndata: [DONE]\n\n')
 
     def _send(
         self,

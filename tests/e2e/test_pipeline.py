@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,44 @@ def test_ctrl_c_and_again(place: Path) -> None:
         if "learning_rate" in row
     ]
     assert steps == list(range(1, 61))
+
+
+def test_what_was_committed_after_training_is_asked(place: Path) -> None:
+    repo = place / "dated"
+    shutil.copytree(place / "repo", repo)
+    commit(repo, "2026-01-01")
+    sides = ["--side", "tuned", "--side", "base"]
+    assert run(place, "train", "dated", "--steps", "2").returncode == 0
+    folder = place / ".forge" / "runs" / "dated"
+    none = run(place, "eval", str(folder), "--suite", "time", *sides)
+    assert none.returncode == 0, none.stderr
+    assert "0 chunks of files that were committed" in none.stderr
+    assert "verdict: not enough samples" in none.stderr
+
+    old = (repo / "m00.py").read_text()
+    (repo / "m00.py").write_text(old + "# The end.\n")  # what was there is not new
+    (repo / "late.py").write_text(
+        'def late(when, limit=7):\n    """Decides whether it is too late."""\n'
+        "    if when > limit:\n        raise ValueError(when)\n    return limit\n"
+    )
+    commit(repo, "2026-02-02")
+    done = run(place, "eval", str(folder), "--suite", "time", *sides)
+    assert done.returncode == 0, done.stderr
+    assert "already judged" not in done.stderr
+    rows = [json.loads(line) for line in (folder / "eval/raft.jsonl").read_text().splitlines()]
+    assert rows and {row["condition"] for row in rows} == {"later"}
+    assert {row["path"] for row in rows} == {"late.py"}
+    assert all({"base", "tuned"} == set(row["sides"]) for row in rows)
+    shutil.rmtree(repo)
+    gone = run(place, "eval", str(folder), "--suite", "time", *sides)
+    assert gone.returncode == 2 and "to look for later commits in" in gone.stderr
+
+
+def commit(repo: Path, day: str) -> None:
+    env = os.environ | dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), f"{day}T00:00:00Z")
+    name = ["-c", "user.name=n", "-c", "user.email=n@example.org"]
+    for args in (["init", "-q"], ["add", "-A"], [*name, "commit", "-qm", "work"]):
+        subprocess.run(["git", *args], cwd=repo, env=env, check=True)
 
 
 def test_dry_run_writes_nothing(place: Path) -> None:

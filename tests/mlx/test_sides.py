@@ -120,6 +120,46 @@ def test_every_side_answers_the_same_questions(trained: Path, tmp_path: Path) ->
     assert shown == {"answer_f1", "exact_match"}
 
 
+def test_sides_by_the_clock(trained: Path, tmp_path: Path) -> None:
+    file = str(next((trained / "export").glob("*f16*.gguf")))
+    server = OpenAIServer(lambda chat: "one two three")
+    sides = ["base", "base+examples", "tuned", file, "openai:m"]
+    settings: dict[str, Any] = {"conditions": ["latency"], "sides": sides, "url": server.url}
+    try:
+        pairs = judge(trained, tmp_path, **settings)
+        asked = len(server.requests)
+        assert judge(trained, tmp_path, **settings) == pairs, "measured once"
+    finally:
+        server.close()
+    assert asked == len(server.requests) == 10, "nine, and one before them"
+    speeds = json.loads((tmp_path / "latency.json").read_text())
+    assert list(speeds) == sides
+    for side, own in speeds.items():
+        assert own["n"] == 9 and own["first_token_seconds"] > 0 and own["tokens_per_second"] > 0
+        assert (own["peak_bytes"] is None) == (side == "openai:m")
+        # What Python and the libraries take alone, and no terabyte: the unit is right.
+        assert own["peak_bytes"] is None or 5e7 < own["peak_bytes"] < 5e9
+    # Four times the prompt takes longer to the first token.
+    shown = speeds["base+examples"]["first_token_seconds"]
+    assert shown > 1.2 * speeds["base"]["first_token_seconds"]
+    assert {(p.condition, p.metric) for p in pairs} == {
+        ("latency", "first_token_seconds"), ("latency", "token_seconds"),
+    }  # fmt: skip
+    assert lines(tmp_path) == []
+    verdict = decide(
+        {f"{p.condition}.{p.metric}": p.found for p in pairs}, read_suite("latency").rules
+    )
+    page, _ = write_reports(tmp_path, pairs, verdict, {})
+    assert "By the clock" in page.read_text()
+
+
+def test_a_side_that_cannot_be_timed_says_why(trained: Path, tmp_path: Path) -> None:
+    junk = tmp_path / "junk.gguf"
+    junk.write_bytes(b"GGUF junk")
+    with pytest.raises(ForgeError, match=r"junk\.gguf: .*llama.cpp refuses it"):
+        judge(trained, tmp_path, conditions=["latency"], sides=["base", str(junk)])
+
+
 def test_kinds_and_wordings_never_trained_on(trained: Path, tmp_path: Path) -> None:
     raises = ROWS[-2].origin.model_copy(update={"kind": "raises"})
     held = [

@@ -188,6 +188,21 @@ def test_one_verdict(f1: str, quotes: str, abstention: str, outcome: str) -> Non
         assert decide(within, RULES).outcome == "better", "within the margin"
 
 
+def test_guards_alone_hold_or_do_not() -> None:
+    """A suite where nothing can win, such as latency."""
+
+    def slower(by: float) -> str:
+        before = [1.0 + n / 100 for n in range(12)]
+        after = [value + by + n % 3 / 100 for n, value in enumerate(before)]
+        files = [f"f{n}" for n in range(12)]
+        found = compare(before, after, files, lower_is_better=True, resamples=1000, seed=0)
+        return decide({"latency.first": found}, Rules(guards={"latency.first": 0.5})).outcome
+
+    assert [slower(by) for by in (0.9, 0.2, -0.9)] == [
+        "broke something", "no difference shown", "no difference shown",
+    ]  # fmt: skip
+
+
 def test_a_verdict_without_measurements_says_so() -> None:
     found = decide({}, RULES)
     assert found.outcome == "not enough samples"

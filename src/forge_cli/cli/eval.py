@@ -27,7 +27,7 @@ def evaluate(
     ] = None,
     suite: Annotated[
         list[str] | None,
-        typer.Option(help="What counts: raft, completion, humaneval, repo-tests, x.yaml."),
+        typer.Option(help="What counts: raft, completion, humaneval, repo-tests, time …, x.yaml."),
     ] = None,
     execute: Annotated[
         bool | None,

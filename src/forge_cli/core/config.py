@@ -35,6 +35,8 @@ Condition = Literal[
     "completion",
     "perplexity",
     "humaneval",
+    "latency",
+    "later",
     "repo_tests",
 ]
 ExportKind = Literal["gguf", "mlx", "adapter", "peft"]

@@ -6,11 +6,8 @@ pairs (statistics)
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 
 from forge_cli.core.events import SILENT, Reporter
@@ -18,15 +15,16 @@ from forge_cli.core.jsonl import write_json
 from forge_cli.core.records import Chunk, Example
 from forge_cli.evaluate import humaneval
 from forge_cli.evaluate.ask import Heard, ask
-from forge_cli.evaluate.asked import Question, choose
-from forge_cli.evaluate.conditions import CONDITIONS, QUESTIONS, choose_examples
+from forge_cli.evaluate.asked import Asked, choose
+from forge_cli.evaluate.conditions import CONDITIONS, QUESTIONS, choose_examples, with_examples
 from forge_cli.evaluate.judging import judge_sides
-from forge_cli.evaluate.metrics import score
+from forge_cli.evaluate.latency import Speed, measure
 from forge_cli.evaluate.pairing import Pair, make_pairs
 from forge_cli.evaluate.repo_tests import TEST_COMMAND, RepoTests
 from forge_cli.evaluate.rows_file import write_rows
 from forge_cli.evaluate.sample import spread
-from forge_cli.evaluate.sides import SideSpec, open_side
+from forge_cli.evaluate.scoring import score_answers
+from forge_cli.evaluate.sides import Side, SideSpec, open_side
 from forge_cli.evaluate.summary import summarise
 from forge_cli.teachers import open_teacher
 
@@ -41,6 +39,7 @@ def run(
     sides: Sequence[str] = SIDES,
     conditions: Sequence[str] = QUESTIONS,
     chunks: Sequence[Chunk] = (),
+    later: Sequence[Example] = (),
     rows: int = 200,
     answer_rows: int = 48,
     condition_rows: int = 24,
@@ -62,8 +61,8 @@ def run(
     the samples of HumanEval.
 
     Writes `out`/raft.jsonl (a line per row: each side's losses, answers and scores),
-    `out`/pairs.json, `out`/sides.json (each side by itself), and `out`/cache/, from which a run
-    that was stopped goes on.
+    `out`/pairs.json, `out`/sides.json (each side by itself), `out`/latency.json where that is
+    asked for, and `out`/cache/, from which a run that was stopped goes on.
 
     Args:
         adapters: of the run that is judged, which says what its base is.
@@ -71,6 +70,7 @@ def run(
         conditions: under which answers are asked for, or losses taken: see `evaluate.conditions`.
         chunks: what was mined: retrieved documents, definitions to complete, texts to foretell
             (none: nothing is asked under these conditions).
+        later: rows about code that was committed after training (condition "later").
         rows: test rows for the loss. answer_rows: of these, how many to answer as given,
             condition_rows: and under each other condition.
         url: of the server, for ollama: and openai:.
@@ -100,7 +100,7 @@ def run(
         )
     asked = choose(
         examples, chunks, conditions, rows=rows, answer_rows=answer_rows,
-        condition_rows=condition_rows, seed=seed, samples=samples, repo_tests=tests,
+        condition_rows=condition_rows, seed=seed, samples=samples, repo_tests=tests, later=later,
     )  # fmt: skip
     teacher = open_teacher(judge, url=url) if judge else None
     shown = choose_examples([e for e in examples if e.split == "train"])
@@ -113,42 +113,45 @@ def run(
         for spec in (spec for spec in specs if spec.model == model):
             heard[spec.text] = ask(spec, side, asked, shown, out / "cache", reporter)
         side.close()
+    speeds = _clock(specs, opened, adapters, asked, shown, out, url, reporter)
     questions = asked.questions
-    scores = {name: _scores(questions, found, tests) for name, found in heard.items()}
+    scores = {name: score_answers(questions, found, tests) for name, found in heard.items()}
     write_rows(out / "raft.jsonl", questions, asked.rows, heard, scores)
     names = [spec.text for spec in specs]
     judged = judge_sides(teacher, names, questions, heard, scores, out, reporter) if teacher else {}
     pairs = make_pairs(
-        names, questions, asked.rows, heard, scores, judged=judged, resamples=resamples, seed=seed
-    )
+        names, questions, asked.rows, heard, scores, judged=judged, timed=asked.timed,
+        speeds=speeds, resamples=resamples, seed=seed,
+    )  # fmt: skip
     write_json(out / "pairs.json", [asdict(pair) for pair in pairs])
     alone = {name: summarise(questions, heard[name], scores[name]) for name in heard}
     write_json(out / "sides.json", alone)
     return pairs
 
 
-def _scores(
-    questions: Sequence[Question], heard: Heard, tests: RepoTests | None
-) -> list[dict[str, float]]:
-    """Of each answer; those that are run wait for their processes side by side.
-
-    Where a question has many answers, what they come to together.
-    """
-
-    def scored(question: Question, text: str) -> dict[str, float]:
-        if question.condition == "repo_tests" and tests is not None:
-            return tests.score(question.example, text)
-        return score(question.example, text)
-
-    answers = [heard.drawn.get(n, [answer]) for n, answer in enumerate(heard.answers)]
-    repeated = [q for q, own in zip(questions, answers, strict=True) for _ in own]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(scored, repeated, [answer.text for own in answers for answer in own])
-        scores = [list(islice(found, len(own))) for own in answers]
-    return [
-        humaneval.estimate([one["pass@1"] == 1 for one in own]) if n in heard.drawn else own[0]
-        for n, own in enumerate(scores)
-    ]
+def _clock(
+    specs: Sequence[SideSpec],
+    opened: Mapping[str, Side],
+    adapters: Path,
+    asked: Asked,
+    shown: Sequence[Example],
+    out: Path,
+    url: str | None,
+    reporter: Reporter,
+) -> dict[str, Speed]:
+    """Each side by the clock, where that is asked for; written to `out`/latency.json."""
+    if not asked.timed:
+        return {}
+    found = {}
+    for spec in specs:
+        worked = shown if spec.examples else ()
+        prompts = [with_examples(q.example.messages, worked)[:-1] for q in asked.timed]
+        found[spec.text] = measure(
+            spec, opened[spec.model], adapters, prompts, out / "cache", reporter,
+            url=url, max_tokens=asked.longest,
+        )  # fmt: skip
+    write_json(out / "latency.json", {name: speed.as_summary() for name, speed in found.items()})
+    return found
 
 
 __all__ = ["CONDITIONS", "SIDES", "Pair", "run", "spread"]

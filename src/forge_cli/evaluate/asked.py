@@ -17,6 +17,7 @@ from forge_cli.evaluate.sample import by_kind, spread
 from forge_cli.models.sampling import Draw
 
 _MAX_ANSWER = 160  # tokens
+_TIMED = 12  # prompts whose answers are timed: enough for an interval, as they are alike
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Asked:
-    """Questions to answer, and rows of which losses are taken, each under its condition."""
+    """What is put to every side.
+
+    Attributes:
+        questions: to answer. rows: of which losses are taken. timed: to answer by the clock.
+    """
 
     questions: list[Question]
     rows: list[Question]
+    timed: list[Question]
 
     @property
     def longest(self) -> int:
@@ -46,7 +52,8 @@ class Asked:
         longest reference cannot mend it; a base that does not know when to stop would fill any
         limit."""
         rows = [row for row in self.rows if row.condition != "perplexity"]
-        answers = [q.example.messages[-1].content for q in [*self.questions, *rows]]
+        asked = [*self.questions, *rows, *self.timed]
+        answers = [question.example.messages[-1].content for question in asked]
         characters = max(map(len, answers), default=0)
         return min(_MAX_ANSWER, max(32, round(1.5 * characters / 3)))
 
@@ -62,6 +69,7 @@ def choose(
     seed: int,
     samples: int = 1,
     repo_tests: RepoTests | None = None,
+    later: Sequence[Example] = (),
 ) -> Asked:
     """What `evaluate.run` asks with the same arguments.
 
@@ -77,7 +85,7 @@ def choose(
         raise ForgeError("no rows of split test", "run forge validate before forge train")
     retriever = Retriever(chunks) if chunks and "retrieved" in conditions else None
     questions: list[Question] = []
-    for condition in (*QUESTIONS, "completion", "humaneval", "repo_tests"):
+    for condition in (*QUESTIONS, "later", "completion", "humaneval", "repo_tests"):
         if condition not in conditions or (condition == "retrieved" and retriever is None):
             continue
         wanted = answer_rows if condition == "given" else min(answer_rows, condition_rows)
@@ -92,7 +100,7 @@ def choose(
             assert repo_tests is not None, "the repository's tests need the repository"
             found = repo_tests.make_rows(chunks, test, wanted, seed)
         else:
-            own = unseen if condition == "unseen" else seen
+            own = {"unseen": unseen, "later": spread(later, rows, seed)}.get(condition, seen)
             under = (put_under(condition, example, retriever) for example in own[:answer_rows])
             found = [example for example in under if example is not None][:wanted]
         questions += [Question(condition, example) for example in found]
@@ -101,6 +109,9 @@ def choose(
         losses += [Question("given", example) for example in seen]
     if "unseen" in conditions:
         losses += [Question("unseen", example) for example in unseen]
+    if "later" in conditions:
+        losses += [Question("later", example) for example in spread(later, rows, seed)]
     if "perplexity" in conditions:
         losses += [Question("perplexity", row) for row in texts(chunks, test, rows, seed)]
-    return Asked(questions, losses)
+    timed = [Question("latency", example) for example in seen[:_TIMED]]
+    return Asked(questions, losses, timed if "latency" in conditions else [])

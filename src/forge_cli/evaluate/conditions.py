@@ -11,9 +11,9 @@ from forge_cli.core.records import Answer, Document, Example, Message
 from forge_cli.evaluate.retrieval import Retriever
 
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
-# Of these, what asks for code instead of answers to the data's questions.
-CODE = ("completion", "perplexity", "humaneval", "repo_tests")
-QUESTIONS = tuple(condition for condition in CONDITIONS if condition not in CODE)
+# Of these, what does not ask the questions of the run's own test rows.
+OTHER = ("completion", "perplexity", "humaneval", "repo_tests", "later", "latency")
+QUESTIONS = tuple(condition for condition in CONDITIONS if condition not in OTHER)
 
 CLOSED_BOOK = (
     "Answer the question about the repository from what you know of it. Write the answer alone."
@@ -34,11 +34,13 @@ def put_under(
     perplexity: neither: the loss of the text of held-out files; nothing is generated.
     humaneval: neither: a problem of HumanEval, whose answer is executed (`evaluate.humaneval`).
     repo_tests: as completion, but the repository's own tests run on it (`evaluate.repo_tests`).
+    later: as made; such rows are about code that was committed after training.
+    latency: as made; nothing is scored but the time that the answer takes.
     retrieved: the best documents for the question, as many as were given; where none of them
     holds the answer it may still be found, so the reference stays.
     """
     oracles = [document for document in example.documents if document.oracle]
-    if condition in ("given", "unseen"):
+    if condition in ("given", "unseen", "later", "latency"):
         return example
     if condition == "reworded":
         return _asked(example, example.reworded) if example.reworded else None

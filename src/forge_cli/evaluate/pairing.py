@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from forge_cli.evaluate.ask import Heard
 from forge_cli.evaluate.asked import Question
-from forge_cli.evaluate.metrics import LOSSES, METRICS
+from forge_cli.evaluate.latency import Speed
+from forge_cli.evaluate.metrics import LOSSES, METRICS, TIMES
 from forge_cli.evaluate.statistics import Comparison, compare, correct
 
 
@@ -38,6 +39,8 @@ def make_pairs(
     resamples: int,
     seed: int,
     judged: Mapping[tuple[str, str], Sequence[float]] = MappingProxyType({}),
+    timed: Sequence[Question] = (),
+    speeds: Mapping[str, Speed] = MappingProxyType({}),
 ) -> list[Pair]:
     """Every two sides, an earlier one as reference for a later one; corrected for how many.
 
@@ -45,6 +48,7 @@ def make_pairs(
         questions: that were answered, with `scores` by side. rows: of which losses were taken.
         judged: by reference and side, what a judge made of each answer as given (see
             `judge_model.Judged`).
+        timed: questions whose answers were timed, with `speeds` by side.
     """
     pairs = []
     for at, side in enumerate(names):
@@ -54,11 +58,38 @@ def make_pairs(
             own += _scores(reference, side, questions, scores, how)
             if wins := judged.get((reference, side)):
                 own.append(_judged(reference, side, questions, wins, how))
-            corrected = correct([pair.found for pair in own])
-            pairs += [
-                replace(pair, found=found) for pair, found in zip(own, corrected, strict=True)
-            ]
+            pairs += _corrected(own)
+            # How fast a machine is says nothing of how good an answer is: a family of its own.
+            pairs += _corrected(list(_times(reference, side, timed, speeds, how)))
     return pairs
+
+
+def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
+    corrected = correct([pair.found for pair in pairs])
+    return [replace(pair, found=found) for pair, found in zip(pairs, corrected, strict=True)]
+
+
+def _times(
+    reference: str,
+    side: str,
+    timed: Sequence[Question],
+    speeds: Mapping[str, Speed],
+    how: Mapping[str, int],
+) -> Iterator[Pair]:
+    """Of answers that both sides gave; of one token alone no time for each after it is known."""
+    if not timed:
+        return
+    both = list(zip(timed, speeds[reference].timings, speeds[side].timings, strict=True))
+    for metric, name in zip(TIMES, ("first", "each"), strict=True):
+        known = [
+            (q.example.origin.path, getattr(one, name), getattr(other, name))
+            for q, one, other in both
+            if None not in (getattr(one, name), getattr(other, name))
+        ]
+        if known:
+            files, before, after = zip(*known, strict=True)
+            found = compare(before, after, files, lower_is_better=True, **how)
+            yield Pair("latency", metric, reference, side, found)
 
 
 def _losses(

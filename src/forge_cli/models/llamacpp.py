@@ -11,7 +11,7 @@ import ctypes
 import functools
 import importlib.util
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from types import TracebackType
@@ -265,26 +265,43 @@ class LlamaCpp:
         Raises:
             ForgeError: as `logits`; prompt and answer together must fit `n_ctx`.
         """
+        answer, chances = list[int](), list[float]()
+        for token, chance in self.stream(tokens, limit, draw):
+            chances.append(chance)
+            if token in ends:
+                break
+            answer.append(token)
+        return answer, chances
+
+    def stream(
+        self, tokens: Sequence[int], limit: int, draw: Draw | None = None
+    ) -> Iterator[tuple[int, float]]:
+        """Each token of what `generate` goes on with, and its log-probability, as it is made.
+
+        Ends after `limit` tokens, or where its reader does.
+
+        Raises:
+            ForgeError: as `generate`.
+        """
         self._check(tokens, len(tokens) + limit)
         same = 0
         while same < min(len(self._held), len(tokens) - 1) and self._held[same] == tokens[same]:
             same += 1
         self._keep(same)
-        rest, answer, chances = list(tokens[same:]), list[int](), list[float]()
-        while True:
+        rest = list(tokens[same:])
+        for step in range(limit):
             for start in range(0, len(rest), _BATCH):
                 part = rest[start : start + _BATCH]
                 self._decode(part, [0] * (len(part) - 1) + [1])
             found = self._lib.llama_get_logits_ith(self._context, -1)
             scores = np.ctypeslib.as_array(found, (self.n_vocab,)).astype(np.float64)
-            token = draw.pick(scores, len(answer)) if draw else int(scores.argmax())
-            chances.append(float(-np.log(np.exp(scores - scores[token]).sum())))
-            if token in ends:
-                return answer, chances
-            answer.append(token)
-            if len(answer) == limit:
-                return answer, chances
+            token = draw.pick(scores, step) if draw else int(scores.argmax())
+            yield token, float(-np.log(np.exp(scores - scores[token]).sum()))
             rest = [token]
+
+    def forget(self) -> None:
+        """Run the next prompt whole, as if it were the first."""
+        self._keep(0)
 
     def _check(self, tokens: Sequence[int], length: int) -> None:
         if length > self.n_ctx:

@@ -59,6 +59,7 @@ def judge(
     from forge_cli.evaluate.report.card import write_card
     from forge_cli.evaluate.statistics.verdict import combine
     from forge_cli.evaluate.suites import read_suite
+    from forge_cli.pipeline.later import later_rows
     from forge_cli.train.callbacks.metrics import read_rows
 
     if not run.is_done("train"):
@@ -66,12 +67,13 @@ def judge(
     own = run.state["settings"]
     origins = dict.fromkeys(own, f"{run.path}/run.json") | dict.fromkeys(changes or {}, "flag")
     s = checked(own | dict(changes or {}), origins)
-    asked = {name: getattr(s, name) for name in CHANGES}
-    if run.state["stages"].get("eval") == asked:
-        reporter.note(f"{run.path}: already judged")
-        return
     suites = [read_suite(name) for name in s.suites]
     conditions = s.conditions or list(dict.fromkeys(c for one in suites for c in one.conditions))
+    asked = {name: getattr(s, name) for name in CHANGES}
+    # What the repository holds by now may be asked again.
+    if run.state["stages"].get("eval") == asked and "later" not in conditions:
+        reporter.note(f"{run.path}: already judged")
+        return
     rows = _rows(run)
     pairs = stage.run(
         rows,
@@ -80,6 +82,7 @@ def judge(
         sides=s.sides,
         conditions=conditions,
         chunks=_chunks(run),
+        later=later_rows(run, s, reporter) if "later" in conditions else (),
         rows=s.eval_rows,
         answer_rows=s.answer_rows,
         condition_rows=s.condition_rows,
@@ -186,17 +189,17 @@ def as_metrics(pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
     """suite → metric → comparison, as a `run` record has them: base against tuned.
 
     `raft` has the rows as given, `raft:CONDITION` the others, and `raft+examples` the rows as
-    given with the base that is shown worked examples. Code has suites of its own, `completion` and
-    `perplexity`.
+    given with the base that is shown worked examples. What asks something else has suites of its
+    own, such as `completion`, `perplexity` and `latency`.
     """
-    from forge_cli.evaluate.conditions import CODE
+    from forge_cli.evaluate.conditions import OTHER
 
     nested: dict[str, dict[str, Any]] = {}
     for pair in pairs:
         shown = pair.reference == "base+examples"
         if pair.side != "tuned" or pair.reference not in ("base", "base+examples"):
             continue
-        own = pair.condition in CODE
+        own = pair.condition in OTHER
         suite = pair.condition if own else f"raft:{pair.condition}".removesuffix(":given")
         nested.setdefault(suite + "+examples" * shown, {})[pair.metric] = asdict(pair.found)
     return nested

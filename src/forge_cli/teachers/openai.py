@@ -95,7 +95,7 @@ class OpenAITeacher:
     ) -> None:
         import httpx
 
-        headers = self._headers()
+        headers = self.headers()
         waiting = iter(enumerate(prompts))
         in_a_row = 0  # prompts that the server, not what they ask, was the end of
         async with httpx.AsyncClient(headers=headers, timeout=self.timeout) as client:
@@ -119,7 +119,12 @@ class OpenAITeacher:
             self._count(found)
             done(number, found)
 
-    def _headers(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
+        """Of a request: the key, where the server may have it.
+
+        Raises:
+            UsageError: it would be sent unencrypted.
+        """
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not key or self.name.startswith("ollama:"):
             return {}
@@ -135,19 +140,22 @@ class OpenAITeacher:
             )
         return {"Authorization": f"Bearer {key}"}
 
-    async def _one(
-        self, client: httpx.AsyncClient, number: int, prompt: list[Message], draw: Draw | None
-    ) -> tuple[Completion, bool]:
-        """The answer, and whether the server is the reason that there is none."""
-        rng = random.Random(number)
-        body = {
+    def body(self, prompt: list[Message], draw: Draw | None = None) -> dict[str, Any]:
+        """Of a request for the greedy answer, or for a draw."""
+        found = {
             "model": self.model,
             "messages": [message.model_dump() for message in prompt],
             "temperature": draw.temperature if draw else 0,
             "max_tokens": self.max_tokens,
         }
-        if draw:
-            body["seed"] = draw.server_seed
+        return found | {"seed": draw.server_seed} if draw else found
+
+    async def _one(
+        self, client: httpx.AsyncClient, number: int, prompt: list[Message], draw: Draw | None
+    ) -> tuple[Completion, bool]:
+        """The answer, and whether the server is the reason that there is none."""
+        rng = random.Random(number)
+        body = self.body(prompt, draw)
         error = ""
         for attempt in range(_TRIES):
             if attempt:
@@ -176,7 +184,7 @@ class OpenAITeacher:
             return None, f"no answer in {self.timeout:g} s", None
         except httpx.HTTPError as error:
             return None, f"{type(error).__name__}: {error}", None
-        status, said = response.status_code, self._said(response)
+        status, said = response.status_code, self.said(response)
         if status in _FATAL or _fault(response).get("code") == "insufficient_quota":
             reason = _FATAL.get(status, "the account is out of money")
             raise ForgeError(
@@ -215,7 +223,7 @@ class OpenAITeacher:
         usage.prompt_tokens += found.prompt_tokens
         usage.completion_tokens += found.completion_tokens
 
-    def _said(self, response: httpx.Response) -> str:
+    def said(self, response: httpx.Response) -> str:
         """What a server says, in short, without the key, which some repeat."""
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         text = " ".join(response.text.split())

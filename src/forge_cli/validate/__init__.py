@@ -40,7 +40,8 @@ def run(
 
     Args:
         model: whose tokenizer and chat template count the tokens.
-        split: "file" (drawn by seed) or "time" (what changed last is tested).
+        split: "file" (drawn by seed) or "time" (what changed last is tested); "test": all of it,
+            where none of it is to be trained on.
         held_kinds: of questions, whose rows are rejected but for those of split "test": the judge
             asks them to tell what was learned of the code from what was learned of the questions.
         min_examples, max_rejects, min_quality: gates on the count of sound examples, on the

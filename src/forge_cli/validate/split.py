@@ -30,10 +30,13 @@ def assign(
     Args:
         by: "file": groups are drawn by seed. "time": those that changed last are test, those
             before them valid; what is asked of the model is then what it has not yet seen.
+            "test": nothing is trained on, so that all of it is test.
 
     Raises:
         ForgeError: fewer than three groups. UsageError: by time, and rows have no commit time.
     """
+    if by == "test":
+        return [example.model_copy(update={"split": "test"}) for example in examples]
     groups = _join(examples)
     sizes: dict[str, int] = {}
     changed: dict[str, str] = {}

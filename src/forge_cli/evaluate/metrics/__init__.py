@@ -19,6 +19,7 @@ METRICS = {
     "given": _ALL,
     "reworded": _ALL,
     "unseen": _ALL,
+    "later": _ALL,
     "oracle": _ALL,
     "distractors": ("quote_correct", "abstention"),
     "closed_book": ("answer_f1", "exact_match", "edit_similarity"),
@@ -28,7 +29,11 @@ METRICS = {
     "retrieved": ("answer_f1", "exact_match", "quote_correct", "edit_similarity"),
 }
 # What the loss is called under a condition: of answers, or of the text of files.
-LOSSES = {"given": "answer_loss", "unseen": "answer_loss", "perplexity": "loss"}
+LOSSES = {
+    "given": "answer_loss", "unseen": "answer_loss", "later": "answer_loss", "perplexity": "loss",
+}  # fmt: skip
+# Seconds by the clock, of condition "latency".
+TIMES = ("first_token_seconds", "token_seconds")
 
 
 def score(example: Example, text: str) -> dict[str, float]:

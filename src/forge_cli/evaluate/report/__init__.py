@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from forge_cli.core.answer_form import read_answer
@@ -40,8 +41,10 @@ def write_reports(
     lines = (out / "raft.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     sides = json.loads((out / "sides.json").read_text(encoding="utf-8"))
+    clock = out / "latency.json"
+    speeds = json.loads(clock.read_text(encoding="utf-8")) if clock.exists() else {}
     pages = {
-        "report.html": render(rows, sides, pairs, verdict, facts, trained),
+        "report.html": render(rows, sides, pairs, verdict, facts, trained, speeds),
         "report.md": as_markdown(pairs, verdict, facts),
     }
     for name, text in pages.items():
@@ -57,6 +60,7 @@ def render(
     verdict: Verdict,
     facts: Mapping[str, str],
     trained: Sequence[Mapping[str, Any]] = (),
+    speeds: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> str:
     """The page, which needs nothing else: no network, no script but its own filter."""
     from jinja2 import Environment
@@ -70,6 +74,7 @@ def render(
         verdict=verdict,
         names=CONDITION_NAMES,
         forests=[(one, other, _forest(pairs, one, other)) for one, other in two],
+        speeds=speeds,
         curves=loss_curves(trained),
         pairs=pairs,
         two=two,

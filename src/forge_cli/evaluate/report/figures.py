@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from forge_cli.evaluate.metrics import LOSSES
+from forge_cli.evaluate.metrics import LOSSES, TIMES
 from forge_cli.evaluate.report.names import CONDITION_NAMES
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def forest(pairs: Sequence[Pair], label: str) -> str:
     """
     lines: list[Pair | str] = []
     for pair in pairs:
-        if pair.metric not in LOSSES.values():
+        if pair.metric not in (*LOSSES.values(), *TIMES):
             name = CONDITION_NAMES[pair.condition]
             lines += [name] * (name not in lines) + [pair]
     if not lines:

@@ -6,6 +6,8 @@ CONDITION_NAMES = {
     "given": "documents as given",
     "reworded": "a wording never trained on",
     "unseen": "kinds never trained on",
+    "later": "code committed after training",
+    "latency": "by the clock",
     "completion": "definitions to complete",
     "perplexity": "text of held-out files",
     "humaneval": "HumanEval",

@@ -6,7 +6,7 @@ prompt and draw, and a run that was stopped goes on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,15 @@ class Side(Sampler, Protocol):
 
     def losses(self, chats: Sequence[Sequence[Message]]) -> list[float] | None:
         """Mean cross-entropy per token of each last message, in nats; None: not to be had."""
+
+    def stream(self, prompt: list[Message]) -> Iterator[None]:
+        """Answer greedily, with an item for each token at the moment it is there; for the clock.
+
+        Of a server: for each piece that it sends, which is mostly a token.
+
+        Raises:
+            ForgeError: there is no answer.
+        """
 
     def close(self) -> None:
         """Free the model; safe to call twice."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +96,18 @@ class GgufSide:
         rows = [tokenise(self.tokenizer, chat) for chat in chats]
         model = self._opened(max((len(row.ids) for row in rows), default=1))
         return [_mean_loss(model, row) for row in rows]
+
+    def stream(self, prompt: list[Message]) -> Iterator[None]:
+        """See `Side.stream`; without what the file was asked before."""
+        from forge_cli.models.chat import prompt_ids
+
+        ids = prompt_ids(self.tokenizer, prompt)
+        model = self._opened(len(ids) + self.max_tokens)
+        model.forget()
+        for token, _ in model.stream(ids, self.max_tokens):
+            yield
+            if token in self.tokenizer.eos_token_ids:
+                break
 
     def close(self) -> None:
         """See `Side.close`."""

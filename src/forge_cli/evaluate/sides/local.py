@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,6 +94,20 @@ class _Local:
         from forge_cli.models.answer_losses import answer_losses
 
         return answer_losses(self.loaded, chats, self.name, SILENT)
+
+    def stream(self, prompt: list[Message]) -> Iterator[None]:
+        """See `Side.stream`; by mlx-lm's own loop, which serves one chat at a time."""
+        from mlx_lm.generate import generate_step
+
+        from forge_cli.models.backend import mx
+        from forge_cli.models.chat import prompt_ids
+
+        tokenizer = self.loaded.tokenizer
+        ids = mx.array(prompt_ids(tokenizer, prompt))
+        for token, _ in generate_step(ids, self.loaded.model, max_tokens=self.max_tokens):
+            yield
+            if int(token) in tokenizer.eos_token_ids:
+                break
 
     def close(self) -> None:
         """See `Side.close`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from forge_cli.core.records import Message
@@ -49,6 +49,13 @@ class RemoteSide:
     def losses(self, chats: Sequence[Sequence[Message]]) -> list[float] | None:
         """See `Side.losses`."""
         return None
+
+    def stream(self, prompt: list[Message]) -> Iterator[None]:
+        """See `Side.stream`; a server may know the beginning of a prompt from the one before."""
+        from forge_cli.teachers.streaming import stream
+
+        for _ in stream(self._teacher, prompt):
+            yield
 
     def close(self) -> None:
         """See `Side.close`."""

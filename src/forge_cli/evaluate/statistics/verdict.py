@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from forge_cli.evaluate.statistics import Comparison
 
@@ -17,10 +17,18 @@ class Rules(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    wins: list[str] = Field(min_length=1, description="one of them must be better, none worse")
+    wins: list[str] = Field(
+        default_factory=list, description="one of them must be better, none worse"
+    )
     guards: dict[str, float] = Field(
         default_factory=dict, description="may be worse by so much at the most"
     )
+
+    @model_validator(mode="after")
+    def _decide_something(self) -> Rules:
+        if not self.wins and not self.guards:
+            raise ValueError("neither wins nor guards: there is nothing to decide")
+        return self
 
 
 class Verdict(BaseModel):
@@ -36,7 +44,8 @@ def decide(comparisons: Mapping[str, Comparison], rules: Rules) -> Verdict:
     """Apply the rules to corrected comparisons; those that were not made do not count.
 
     A guard is broken where its metric is worse, and by more than its margin. One that is worse
-    comes before any win; without enough samples for a single win there is no verdict.
+    comes before any win; without enough samples for a single win there is no verdict. Where
+    nothing can win, there is no more than guards to hold.
     """
     wins = {name: comparisons[name] for name in rules.wins if name in comparisons}
     broken = {
@@ -52,6 +61,9 @@ def decide(comparisons: Mapping[str, Comparison], rules: Rules) -> Verdict:
     )
     if broken:
         return _verdict("broke something", broken)
+    if not rules.wins:
+        guarded = {name: comparisons[name] for name in rules.guards if name in comparisons}
+        return _verdict("no difference shown", guarded)
     if len(few) == len(wins):
         return _verdict("not enough samples", few)
     if worse:
