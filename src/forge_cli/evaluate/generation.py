@@ -16,6 +16,9 @@ from forge_cli.models.shared_context import lm_head
 
 _BATCH = 16
 
+# Of a prompt, by its number, and the tokens of its answer so far: whether that is all of it.
+Ended = Callable[[int, list[int]], bool]
+
 
 @dataclass(frozen=True)
 class Continuation:
@@ -41,15 +44,17 @@ def generate(
     prompts: Sequence[list[int]],
     limit: int,
     done: Callable[[int, Continuation], None],
+    ended: Ended | None = None,
 ) -> None:
     """Answer every prompt; `done` gets its index and the answer, batch by batch.
 
     Args:
         prompts: token ids. limit: most tokens of an answer.
+        ended: asked after every token (None: only the end of turn or the limit ends an answer).
     """
     if runs_apart(loaded.model):
         for index, prompt in enumerate(prompts):
-            done(index, _alone(loaded, prompt, limit))
+            done(index, _alone(loaded, prompt, limit, _of([index], ended)))
         return
     for batch in _batches(group_by_prefix(prompts)):
         indices: list[int] = []
@@ -58,12 +63,20 @@ def generate(
         for group in batch:
             rest, filled = share_prefix(loaded, [prompts[i] for i in group])
             indices, branches, caches = indices + group, branches + rest, caches + filled
-        for index, answer in zip(indices, decode(loaded, branches, caches, limit), strict=True):
+        answers = decode(loaded, branches, caches, limit, _of(indices, ended))
+        for index, answer in zip(indices, answers, strict=True):
             done(index, answer)
         mx.clear_cache()
 
 
-def _alone(loaded: Loaded, prompt: list[int], limit: int) -> Continuation:
+def _of(indices: list[int], ended: Ended | None) -> Ended | None:
+    """The same question of the rows of one batch."""
+    return ended and (lambda row, tokens: ended(indices[row], tokens))
+
+
+def _alone(
+    loaded: Loaded, prompt: list[int], limit: int, ended: Ended | None = None
+) -> Continuation:
     """The same for one prompt in a model with another kind of cache, by mlx-lm's own loop."""
     from mlx_lm.generate import generate_step
 
@@ -73,6 +86,8 @@ def _alone(loaded: Loaded, prompt: list[int], limit: int) -> Continuation:
         if token in loaded.tokenizer.eos_token_ids:
             break
         answer.tokens.append(int(token))
+        if ended and ended(0, answer.tokens):
+            break
     return answer
 
 
@@ -89,7 +104,11 @@ def _batches(groups: list[list[int]]) -> Iterator[list[list[int]]]:
 
 
 def decode(
-    loaded: Loaded, prompts: list[list[int]], caches: list[list[Any]], limit: int
+    loaded: Loaded,
+    prompts: list[list[int]],
+    caches: list[list[Any]],
+    limit: int,
+    ended: Ended | None = None,
 ) -> list[Continuation]:
     """Greedy continuations of a batch of prompts.
 
@@ -97,6 +116,7 @@ def decode(
         prompts: what each row's cache does not hold yet, at least one token.
         caches: per row, one KVCache per layer.
         limit: most tokens of an answer.
+        ended: see `generate`; the number is the row's.
     """
     ends = set(loaded.tokenizer.eos_token_ids)
     width = max(map(len, prompts))
@@ -116,10 +136,12 @@ def decode(
         tokens, chances = _most_likely(lm_head(loaded.model, hidden))
         going = []
         for place, (token, chance) in enumerate(zip(np.array(tokens), chances, strict=True)):
-            answers[alive[place]].log_probabilities.append(float(chance))
+            answer = answers[alive[place]]
+            answer.log_probabilities.append(float(chance))
             if int(token) not in ends:
-                answers[alive[place]].tokens.append(int(token))
-                going.append(place)
+                answer.tokens.append(int(token))
+                if not (ended and ended(alive[place], answer.tokens)):
+                    going.append(place)
         if not going:
             break
         if len(going) < len(alive):
