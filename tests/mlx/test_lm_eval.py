@@ -63,6 +63,12 @@ doc_to_text: ""
 doc_to_target: "{{{{text}}}}"
 metric_list: [{{metric: word_perplexity}}, {{metric: bits_per_byte}}]
 """
+# At every start lm-eval reads the heads of its own tasks, thousands of files: that takes longest.
+WITHOUT_ITS_TASKS = """
+import functools, runpy, lm_eval.tasks
+lm_eval.tasks.TaskManager = functools.partial(lm_eval.tasks.TaskManager, include_defaults=False)
+runpy.run_module("forge_cli.evaluate.adapters.lm_eval", run_name="__main__", alter_sys=True)
+"""
 TASKS = {"tiny_choices": CHOICES, "tiny_written": WRITTEN, "tiny_rolling": ROLLING}
 
 
