@@ -18,6 +18,9 @@ from forge_cli.models.shared_context import lm_head
 
 _BATCH = 16
 
+# Of a prompt, by its number, and the tokens of its answer so far: whether that is all of it.
+Ended = Callable[[int, list[int]], bool]
+
 
 @dataclass(frozen=True)
 class Continuation:
@@ -44,16 +47,19 @@ def generate(
     limit: int,
     done: Callable[[int, Continuation], None],
     draws: Sequence[Draw] = (),
+    ended: Ended | None = None,
 ) -> None:
     """Answer every prompt; `done` gets its index and the answer, batch by batch.
 
     Args:
         prompts: token ids. limit: most tokens of an answer.
         draws: of each prompt, how it is answered; none: greedily.
+        ended: asked after every token (None: only the end of turn or the limit ends an answer).
     """
     if runs_apart(loaded.model):
         for index, prompt in enumerate(prompts):
-            done(index, _alone(loaded, prompt, limit, draws[index] if draws else None))
+            draw = draws[index] if draws else None
+            done(index, _alone(loaded, prompt, limit, draw, _of([index], ended)))
         return
     # Samples of one prompt differ in no token: as many as a batch holds branch from it.
     groups = group_by_prefix(prompts, _BATCH) if draws else group_by_prefix(prompts)
@@ -65,13 +71,24 @@ def generate(
             rest, filled = share_prefix(loaded, [prompts[i] for i in group])
             indices, branches, caches = indices + group, branches + rest, caches + filled
         own = [draws[i] for i in indices] if draws else ()
-        answers = decode(loaded, branches, caches, limit, own)
+        answers = decode(loaded, branches, caches, limit, own, _of(indices, ended))
         for index, answer in zip(indices, answers, strict=True):
             done(index, answer)
         mx.clear_cache()
 
 
-def _alone(loaded: Loaded, prompt: list[int], limit: int, draw: Draw | None) -> Continuation:
+def _of(indices: list[int], ended: Ended | None) -> Ended | None:
+    """The same question of the rows of one batch."""
+    return ended and (lambda row, tokens: ended(indices[row], tokens))
+
+
+def _alone(
+    loaded: Loaded,
+    prompt: list[int],
+    limit: int,
+    draw: Draw | None = None,
+    ended: Ended | None = None,
+) -> Continuation:
     """The same for one prompt in a model with another kind of cache, by mlx-lm's own loop."""
     from mlx_lm.generate import generate_step
 
@@ -86,6 +103,8 @@ def _alone(loaded: Loaded, prompt: list[int], limit: int, draw: Draw | None) -> 
         if token in loaded.tokenizer.eos_token_ids:
             break
         answer.tokens.append(int(token))
+        if ended and ended(0, answer.tokens):
+            break
     return answer
 
 
@@ -107,6 +126,7 @@ def decode(
     caches: list[list[Any]],
     limit: int,
     draws: Sequence[Draw] = (),
+    ended: Ended | None = None,
 ) -> list[Continuation]:
     """Continuations of a batch of prompts.
 
@@ -115,6 +135,7 @@ def decode(
         caches: per row, one KVCache per layer.
         limit: most tokens of an answer.
         draws: of each row; none: greedy.
+        ended: see `generate`; the number is the row's.
     """
     ends = set(loaded.tokenizer.eos_token_ids)
     width = max(map(len, prompts))
@@ -135,10 +156,12 @@ def decode(
         tokens, chances = _next(lm_head(loaded.model, hidden), own, step)
         going = []
         for place, (token, chance) in enumerate(zip(np.array(tokens), chances, strict=True)):
-            answers[alive[place]].log_probabilities.append(float(chance))
+            answer = answers[alive[place]]
+            answer.log_probabilities.append(float(chance))
             if int(token) not in ends:
-                answers[alive[place]].tokens.append(int(token))
-                going.append(place)
+                answer.tokens.append(int(token))
+                if not (ended and ended(alive[place], answer.tokens)):
+                    going.append(place)
         if not going:
             break
         if len(going) < len(alive):

@@ -11,7 +11,7 @@ import ctypes
 import functools
 import importlib.util
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from types import TracebackType
@@ -230,22 +230,26 @@ class LlamaCpp:
             raise ForgeError("llama.cpp cannot tokenise a prompt", "export again")
         return list(ids[:count])
 
-    def logits(self, tokens: Sequence[int]) -> np.ndarray:
-        """Logits of the next token after every position, float32 [T, vocab].
+    def logits(self, tokens: Sequence[int], first: int = 0) -> np.ndarray:
+        """Logits of the next token after every position from `first` on, float32 [T, vocab].
+
+        What stands before `first` and is shared with the last call is not run again.
 
         Raises:
             ForgeError: more than `n_ctx` tokens, an id outside the vocabulary, or a
                 failure inside llama.cpp.
         """
         self._check(tokens, len(tokens))
-        self._keep(0)
-        out = np.empty((len(tokens), self.n_vocab), np.float32)
-        for start in range(0, len(tokens), _BATCH):
+        same = self._reuse(tokens, first)
+        out = np.empty((len(tokens) - first, self.n_vocab), np.float32)
+        for start in range(same, len(tokens), _BATCH):
             part = list(tokens[start : start + _BATCH])
-            self._decode(part, [1] * len(part))
-            found = self._lib.llama_get_logits(self._context)
-            shape = (len(part), self.n_vocab)
-            out[start : start + len(part)] = np.ctypeslib.as_array(found, shape)
+            wanted = [int(at >= first) for at in range(start, start + len(part))]
+            self._decode(part, wanted)
+            if rows := sum(wanted):
+                found = self._lib.llama_get_logits(self._context)
+                end = start + len(part) - first
+                out[end - rows : end] = np.ctypeslib.as_array(found, (rows, self.n_vocab))
         return out
 
     def generate(
@@ -254,9 +258,13 @@ class LlamaCpp:
         limit: int,
         ends: Collection[int],
         draw: Draw | None = None,
+        ended: Callable[[list[int]], bool] | None = None,
     ) -> tuple[list[int], list[float]]:
         """Go on after `tokens`, greedily or by a draw; what they share with the last call is not
         run again.
+
+        Args:
+            ended: asked after every token whether the answer so far is all of it.
 
         Returns:
             At most `limit` ids without the one of `ends` that ended them, and the log-probability
@@ -271,6 +279,8 @@ class LlamaCpp:
             if token in ends:
                 break
             answer.append(token)
+            if ended and ended(answer):
+                break
         return answer, chances
 
     def stream(
@@ -284,10 +294,7 @@ class LlamaCpp:
             ForgeError: as `generate`.
         """
         self._check(tokens, len(tokens) + limit)
-        same = 0
-        while same < min(len(self._held), len(tokens) - 1) and self._held[same] == tokens[same]:
-            same += 1
-        self._keep(same)
+        same = self._reuse(tokens, len(tokens) - 1)
         rest = list(tokens[same:])
         for step in range(limit):
             for start in range(0, len(rest), _BATCH):
@@ -313,6 +320,14 @@ class LlamaCpp:
                 f"a prompt has token {max(tokens)}, the file knows {self.n_vocab} tokens",
                 "export it again from the same tokenizer",
             )
+
+    def _reuse(self, tokens: Sequence[int], most: int) -> int:
+        """Keep what the memory holds of the first `most` tokens; returns how many that are."""
+        same = 0
+        while same < min(len(self._held), most) and self._held[same] == tokens[same]:
+            same += 1
+        self._keep(same)
+        return len(self._held)
 
     def _keep(self, count: int) -> None:
         """Forget all but the first `count` tokens that were run."""

@@ -236,6 +236,17 @@ def token_losses(model: nn.Module, group: Group, penalties: Penalties = NONE) ->
     """Cross-entropy of each supervised token, float32 [S], in nats."""
     if runs_apart(model):
         return row_losses(model, group, penalties)
+    hidden = supervised_hidden(model, group)
+    if not _head_is_frozen(model):
+        return plain_losses(lm_head(model, hidden), group.targets, penalties)
+    vocabulary = model.model.embed_tokens.weight.shape[0]
+    return head_losses(
+        lambda rows: lm_head(model, rows), hidden, group.targets, vocabulary, penalties
+    )
+
+
+def supervised_hidden(model: nn.Module, group: Group) -> mx.array:
+    """Final hidden states [S, D] of the positions whose next token is supervised."""
     layers = len(model.layers)
     if group.prefix.size:
         recorded = [_Recorder() for _ in range(layers)]
@@ -250,13 +261,7 @@ def token_losses(model: nn.Module, group: Group, penalties: Penalties = NONE) ->
             cache = [_Recorder() for _ in range(layers)]
         found = model.model(branch, cache=cache)
         parts.append(found.reshape(-1, found.shape[-1]))
-    hidden = mx.concatenate(parts)[group.positions]
-    if not _head_is_frozen(model):
-        return plain_losses(lm_head(model, hidden), group.targets, penalties)
-    vocabulary = model.model.embed_tokens.weight.shape[0]
-    return head_losses(
-        lambda rows: lm_head(model, rows), hidden, group.targets, vocabulary, penalties
-    )
+    return mx.concatenate(parts)[group.positions]
 
 
 def lm_head(model: nn.Module, hidden: mx.array) -> mx.array:

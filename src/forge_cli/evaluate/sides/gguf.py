@@ -30,7 +30,7 @@ class GgufSide:
     def __init__(self, file: Path, adapters: Path, *, max_tokens: int) -> None:
         self.name, self.file, self.max_tokens = file.name, file, max_tokens
         self.usage = Usage()
-        self._model: str = json.loads((adapters / "config.json").read_text())["model"]
+        self.base: str = json.loads((adapters / "config.json").read_text())["model"]
         self._open: LlamaCpp | None = None
 
     @cached_property
@@ -46,7 +46,7 @@ class GgufSide:
         from forge_cli.models.load import load_tokenizer
         from forge_cli.models.resolve import resolve
 
-        return load_tokenizer(resolve(self._model))
+        return load_tokenizer(resolve(self.base))
 
     def complete(
         self, prompts: Sequence[list[Message]], done: Callable[[int, Completion], None]
@@ -77,7 +77,7 @@ class GgufSide:
         from forge_cli.models.prefixes import group_by_prefix
 
         ids = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
-        model = self._opened(max(map(len, ids), default=0) + self.max_tokens)
+        model = self.opened(max(map(len, ids), default=0) + self.max_tokens)
         ends = set(self.tokenizer.eos_token_ids)
         # Neighbours share a prefix, which llama.cpp then keeps.
         for index in (index for group in group_by_prefix(ids) for index in group):
@@ -94,7 +94,7 @@ class GgufSide:
         from forge_cli.models.chat import tokenise
 
         rows = [tokenise(self.tokenizer, chat) for chat in chats]
-        model = self._opened(max((len(row.ids) for row in rows), default=1))
+        model = self.opened(max((len(row.ids) for row in rows), default=1))
         return [_mean_loss(model, row) for row in rows]
 
     def stream(self, prompt: list[Message]) -> Iterator[None]:
@@ -102,7 +102,7 @@ class GgufSide:
         from forge_cli.models.chat import prompt_ids
 
         ids = prompt_ids(self.tokenizer, prompt)
-        model = self._opened(len(ids) + self.max_tokens)
+        model = self.opened(len(ids) + self.max_tokens)
         model.forget()
         for token, _ in model.stream(ids, self.max_tokens):
             yield
@@ -115,7 +115,12 @@ class GgufSide:
             self._open.close()
         self._open = None
 
-    def _opened(self, context: int) -> LlamaCpp:
+    def opened(self, context: int) -> LlamaCpp:
+        """The model in memory, with room for so many tokens.
+
+        Raises:
+            ForgeError: see `complete`.
+        """
         from forge_cli.models.llamacpp import LlamaCpp
 
         if self._open is None or self._open.n_ctx < context:

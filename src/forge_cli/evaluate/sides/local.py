@@ -28,6 +28,11 @@ class _Local:
         self.config: dict[str, Any] = json.loads((adapters / "config.json").read_text())
         self._loaded: Loaded | None = None
 
+    @property
+    def base(self) -> str:
+        """The name of the model that training began from."""
+        return str(self.config["model"])
+
     def load(self) -> Loaded:
         """The model, ready to answer."""
         raise NotImplementedError
