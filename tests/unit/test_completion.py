@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from forge_cli import mine
 from forge_cli.core.records import Answer, Chunk, Example, Origin
 from forge_cli.evaluate.asked import choose
-from forge_cli.evaluate.code_rows import completions, cut, texts
+from forge_cli.evaluate.code_rows import completions, cuts, definitions, texts
 from forge_cli.evaluate.metrics import score
 from forge_cli.evaluate.metrics.code import trim
 
@@ -88,9 +89,46 @@ def test_definitions_of_held_out_files_are_cut_after_their_docstring(chunks: lis
 
 
 def test_what_has_no_body_worth_asking_for_is_left_out(chunks: list[Chunk]) -> None:
-    cuts = {chunk.symbol: cut(chunk) for chunk in chunks if chunk.symbol}
-    assert cuts["one_line"] == ("", "") and cuts["documented"] == ("", "")
-    assert cuts["Ring.area"][1] == BODY
+    found = {chunk.symbol: cuts(chunk) for chunk in chunks if chunk.symbol}
+    assert found["one_line"] == found["documented"] == []
+    assert found["Ring.area"][0][1] == BODY
+
+
+def test_methods_of_a_class_that_is_one_chunk_are_asked_one_by_one(tmp_path: Path) -> None:
+    text = """
+        import math
+
+        class Ring:
+            size = 3
+
+            @property
+            def area(self):
+                # How far.
+                side = self.size
+                return side * math.pi
+
+            def stub(self): ...
+
+            def grow(self, by):
+                \"\"\"Larger.\"\"\"
+                self.size += by
+                return self
+            # Done.
+    """
+    (tmp_path / "held.py").write_text(textwrap.dedent(text).lstrip())
+    mined = list(mine.run(tmp_path))
+    assert [chunk.kind for chunk in mined if chunk.symbol == "Ring"] == ["class"]
+    found = definitions(mined, TEST, "definition")
+    bodies = [row.answer.final for _, _, row in found]
+    assert bodies == [
+        "        side = self.size\n        return side * math.pi",
+        "        self.size += by\n        return self",
+    ]
+    shown = found[1][2].messages[1].content
+    assert shown.endswith('"""Larger."""\n```') and "return side * math.pi" in shown
+    assert len({row.id for _, _, row in found}) == 2
+    assert [score(row, row.answer.final)["exact_match"] for _, _, row in found] == [1, 1]
+    assert all(chunk.text.startswith(head) for chunk, head, _ in found)
 
 
 def test_texts_are_of_held_out_files_alone(chunks: list[Chunk]) -> None:

@@ -34,21 +34,21 @@ def definitions(
     chunks: Sequence[Chunk], test: Sequence[Example], kind: str
 ) -> list[tuple[Chunk, str, Example]]:
     """Every definition of the test rows' files that is worth asking for: its chunk, the chunk's
-    text before the body (see `cut`), and the row, whose final answer is the body.
+    text before the body (see `cuts`), and the row, whose final answer is the body.
 
     Args:
         kind: of the rows' origin.
     """
     found = []
     for chunk in _held_out(chunks, test):
-        if chunk.kind not in ("function", "method") or chunk.parts > 1:
-            continue
-        head, body = cut(chunk)
-        if body.count("\n") + 1 < _LEAST_LINES or len(body) > _MOST_BODY:
+        if chunk.kind not in ("function", "method", "class") or chunk.parts > 1:
             continue
         before = f"{chunk.header.rstrip()}\n\n" if chunk.header.strip() else ""
-        asked = f"{chunk.path}\n```{chunk.language}\n{before}{head}```"
-        found.append((chunk, head, _row(chunk, kind, COMPLETE, asked, body)))
+        for number, (head, body) in enumerate(cuts(chunk)):
+            if body.count("\n") + 1 < _LEAST_LINES or len(body) > _MOST_BODY:
+                continue
+            asked = f"{chunk.path}\n```{chunk.language}\n{before}{head}```"
+            found.append((chunk, head, _row(chunk, kind, COMPLETE, asked, body, number)))
     return found
 
 
@@ -68,32 +68,42 @@ def _held_out(chunks: Sequence[Chunk], test: Sequence[Example]) -> list[Chunk]:
     return [chunk for chunk in chunks if chunk.path in paths]
 
 
-def cut(chunk: Chunk) -> tuple[str, str]:
-    """A definition before its body, and the body, without the white space at its end.
+def cuts(chunk: Chunk) -> list[tuple[str, str]]:
+    """Each body in a chunk: the chunk's text before it, and itself without white space at its end.
 
-    The first part ends with a line break; a docstring belongs to it. ("", "") where the place is
-    not sure.
+    The first part ends with a line break; a docstring belongs to it. Of a class in Python, the
+    bodies of its methods, each behind all that stands before it. None where the place is not sure.
     """
     lines = chunk.text.splitlines(keepends=True)
-    count = _python_head(chunk.text) if chunk.language == "python" else _other_head(chunk, lines)
-    return ("".join(lines[:count]), "".join(lines[count:]).rstrip()) if count else ("", "")
+    if chunk.language == "python":
+        places = _python_bodies(chunk.text)
+    else:
+        head = _other_head(chunk, lines) if chunk.kind != "class" else 0
+        places = [(head, len(lines))] if head else []
+    return [("".join(lines[:start]), "".join(lines[start:end]).rstrip()) for start, end in places]
 
 
-def _python_head(text: str) -> int:
-    """Lines before the first statement that is no docstring; 0 where there is none."""
+def _python_bodies(text: str) -> list[tuple[int, int]]:
+    """First line of each body, after its docstring, and the line after its last; from 0."""
     # An indented method stands alone once its indentation is gone; comments may stand before it.
     try:
         tree = ast.parse(textwrap.dedent(text))
     except (SyntaxError, ValueError, RecursionError):
-        return 0
-    if len(tree.body) != 1 or not isinstance(tree.body[0], ast.FunctionDef | ast.AsyncFunctionDef):
-        return 0
-    body = tree.body[0].body
-    statements = body[1:] if ast.get_docstring(tree.body[0], clean=False) is not None else body
-    if not statements:
-        return 0
-    begun = statements[0].lineno - 1
-    return begun if begun >= tree.body[0].lineno else 0
+        return []
+    if len(tree.body) != 1:
+        return []
+    one = tree.body[0]
+    found = []
+    for node in one.body if isinstance(one, ast.ClassDef) else [one]:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        described = ast.get_docstring(node, clean=False) is not None
+        statements = node.body[1:] if described else node.body
+        # One on the line of its signature cannot be cut off.
+        if statements and statements[0].lineno > node.lineno:
+            end = node.end_lineno or statements[-1].lineno
+            found.append((statements[0].lineno - 1, end))
+    return found
 
 
 def _other_head(chunk: Chunk, lines: Sequence[str]) -> int:
@@ -110,12 +120,14 @@ def _other_head(chunk: Chunk, lines: Sequence[str]) -> int:
     return 0
 
 
-def _row(chunk: Chunk, kind: str, system: str, asked: str, answer: str) -> Example:
+def _row(chunk: Chunk, kind: str, system: str, asked: str, answer: str, number: int = 0) -> Example:
+    """`number`: which of the chunk's rows it is."""
+    own = content_id(kind, chunk.id, *([str(number)] if number else []))
     chat = [("system", system), ("user", asked), ("assistant", answer)]
     return Example(
-        id=content_id(kind, chunk.id),
         # Rows of a file share nothing that a model could run once; each is a context of its own.
-        context_id=content_id(kind, chunk.id),
+        id=own,
+        context_id=own,
         documents=[],
         question=asked,
         answer=Answer(reason="", final=answer),
