@@ -26,8 +26,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for n in range(24):
         (folder / "repo" / f"m{n:02}.py").write_text(
             "\n\n".join(
-                f'def job_{n}_{i}(a, b={i}):\n    """Does job {n} {i} of it."""\n'
-                f"    return a * {n} + b\n"
+                f'def job_{n}_{i}(a, b={i}):\n    """Does job {n} {i} of it, as told, and hands on what came of it."""\n'
+                f"    found = a * {n} + b\n    return found\n"
                 for i in range(3)
             )
         )
@@ -96,6 +96,28 @@ def test_one_command_then_export_and_deploy(place: Path) -> None:
     absent = run(place, "deploy", str(folder), "--name", "tiny", "--host", "http://127.0.0.1:9")
     assert absent.returncode == 1 and "no Ollama server" in absent.stderr
     assert (folder / "export" / "Modelfile").is_file()
+
+
+def test_several_suites_at_once(place: Path) -> None:
+    folder = place / ".forge" / "runs" / "repo"
+    suites = ["--suite", "raft", "--suite", "completion", "--suite", "latency"]
+    humaneval = ["--suite", "humaneval", "--execute", "--samples", "2"]
+    rows = ["--answer-rows", "2", "--condition-rows", "2", "--condition", "given"]
+    only = ["completion", "perplexity", "latency", "humaneval"]
+    conditions = [part for name in only for part in ("--condition", name)]
+    args = [*suites, *humaneval, *rows, *conditions]
+    done = run(place, "eval", str(folder), *args)
+    assert done.returncode == 0, done.stderr
+    found = last_run(done.stdout)["metrics"]["eval"]  # type: ignore[index]
+    assert {
+        "raft": "answer_f1", "completion": "edit_similarity", "perplexity": "loss",
+        "humaneval": "pass@1", "latency": "token_seconds",
+    }.items() <= {(suite, name) for suite, own in found.items() for name in own}  # fmt: skip
+    page = (folder / "eval" / "report.html").read_text()
+    for part in ("By the clock", "How it was trained", "of 2 answers", "--suite latency"):
+        assert part in page
+    card = (folder / "eval" / "model-card.md").read_text()
+    assert "not enough samples" in card
 
 
 def test_the_same_through_a_pipe(place: Path) -> None:

@@ -47,6 +47,11 @@ class Asked:
     timed: list[Question]
 
     @property
+    def conditions(self) -> set[str]:
+        """Those under which there is something to ask."""
+        return {one.condition for one in (*self.questions, *self.rows, *self.timed)}
+
+    @property
     def longest(self) -> int:
         """Most tokens of an answer: what a model still says after half as much again as the
         longest reference cannot mend it; a base that does not know when to stop would fill any
