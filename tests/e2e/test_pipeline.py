@@ -26,7 +26,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for n in range(24):
         (folder / "repo" / f"m{n:02}.py").write_text(
             "\n\n".join(
-                f'def job_{n}_{i}(a, b={i}):\n    """Does job {n} {i} of it, as told, and hands on what came of it."""\n'
+                f"def job_{n}_{i}(a, b={i}):\n"
+                f'    """Does job {n} {i} of it, as told, and hands on what came of it."""\n'
                 f"    found = a * {n} + b\n    return found\n"
                 for i in range(3)
             )
