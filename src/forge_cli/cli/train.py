@@ -30,7 +30,7 @@ def train(
     recipe: Recipe = None,
     init: Annotated[
         str | None,
-        typer.Option(help="pissa, qpissa, lora, loftq or dora. LoRA did slightly best (README)."),
+        typer.Option(help="qpissa, pissa, lora, loftq or dora; compared in the README."),
     ] = None,
     rank: Annotated[int | None, typer.Option(help="Rank r of the adapters.")] = None,
     bits: Annotated[int | None, typer.Option(help="2, 3, 4, 6, 8, or 16: not quantised.")] = None,

@@ -99,7 +99,7 @@ class Settings(BaseModel):
         description="least and most loss of an answer under the base (none: not looked at)",
     )  # fmt: skip
 
-    init: Init = Field("pissa", description="how A and B start")
+    init: Init = Field("qpissa", description="how A and B start")
     rank: int = Field(16, ge=1, description="rank r of the adapters")
     rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(
         default_factory=dict, description="other ranks: name or glob as in targets → rank"

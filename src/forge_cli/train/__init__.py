@@ -67,7 +67,7 @@ def run(
     *,
     out: Path,
     model: str,
-    init: str = "pissa",
+    init: str = "qpissa",
     rank: int = 16,
     rank_pattern: Mapping[str, int] = MappingProxyType({}),
     alpha: float | None = None,

@@ -82,7 +82,7 @@ class Training:
     layers: int | str = 16
     bits: int = 4
     group_size: int = 64
-    init: str = "pissa"
+    init: str = "qpissa"
     optimiser: str = "adamw"
     dora: bool = False
     gradient_checkpointing: bool = False

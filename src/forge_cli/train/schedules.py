@@ -11,8 +11,8 @@ from forge_cli.core.config import ScheduleName as Kind
 
 __all__ = ["Kind", "Schedule", "suited_rate"]
 
-# A little below where the validation loss of SmolLM2-135M, 576 wide, is least after 40 steps
-# (1.3e-3 and 5.3e-3, `benchmarks/pissa.py`): twice that costs four times as much as half of it.
+# About where the validation loss of SmolLM2-135M, 576 wide, is least after 40 steps (QPiSSA 9e-4,
+# PiSSA 1.3e-3, LoRA 5.3e-3, `benchmarks/pissa.py`): twice that costs more than half of it.
 # Carried to other widths by the exponent that "LoRA Without Regret" (Schulman et al., 2025) found
 # on Llama.
 _RATES, _WIDTH, _EXPONENT = {"pissa": 1e-3, "lora": 4e-3}, 576, 0.781
