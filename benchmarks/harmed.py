@@ -51,8 +51,7 @@ def changed(source: Path, target: Path, change: Callable[[Arrays, Arrays], Array
     shutil.copytree(source / "adapters", target / "adapters")
     found = read_adapters(source / "adapters")
     initial = {
-        name: found.initial.get(name, mx.zeros_like(value))
-        for name, value in found.arrays.items()
+        name: found.initial.get(name, mx.zeros_like(value)) for name, value in found.arrays.items()
     }
     save_arrays(target / "adapters" / "adapters.safetensors", change(found.arrays, initial))
 

@@ -120,7 +120,7 @@ def measure(side: str, point: dict[str, int]) -> list[float] | None:
 
 
 def draw(found: dict[str, dict[str, list[tuple[int, float, float]]]]) -> None:
-    """Time above, memory below, a column for each of the four."""
+    """Time on the left, memory on the right, a line of both for each of the four."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -134,12 +134,17 @@ def draw(found: dict[str, dict[str, list[tuple[int, float, float]]]]) -> None:
             for ax, column in zip(axes, (1, 2), strict=True):
                 ax.plot([p[0] for p in points], [p[column] for p in points], mark + "-", label=side)
                 ax.set_xscale("log", base=2)
+                ax.set_xticks(sorted({p[0] for one in sides.values() for p in one}))
+                ax.xaxis.set_major_formatter("{x:.0f}")
                 ax.set_yscale("log")
+                ax.yaxis.set_major_formatter("{x:g}")
+                ax.yaxis.set_minor_formatter("")
                 ax.set_xlabel(what)
                 ax.grid(alpha=0.3)
         axes[0].set_ylabel("seconds a step")
         axes[1].set_ylabel("peak GB")
-    grid[0][0].legend()
+    names = grid[0][0].get_legend_handles_labels()
+    figure.legend(*names, loc="outside upper center", ncols=len(SIDES), frameon=False)
     figure.savefig(PICTURE, metadata={"Date": None})
 
 
