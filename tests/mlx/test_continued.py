@@ -144,7 +144,7 @@ def test_other_weights_are_warned_of(tmp_path: Path, model: str) -> None:
 
 def test_settings_are_those_of_the_adapters(tmp_path: Path, model: str) -> None:
     one = tmp_path / "one"
-    train.run(examples(), out=one, model=model, bits=8, **(FIRST | {"steps": 1}))
+    train.run(examples(), out=one, model=model, bits=8, init="pissa", **(FIRST | {"steps": 1}))
     given: dict[str, Any] = {"project": tmp_path, "environ": {}}
     found = with_adapters(resolve({"adapters": str(one / "adapters")}, **given))
     s = found.settings
