@@ -102,8 +102,9 @@ def run(
         examples, chunks, conditions, rows=rows, answer_rows=answer_rows,
         condition_rows=condition_rows, seed=seed, samples=samples, repo_tests=tests, later=later,
     )  # fmt: skip
-    for condition in [one for one in conditions if one not in asked.conditions]:
-        reporter.note(f"{condition}: the held-out files hold nothing to ask there")
+    for condition in ("completion", "perplexity"):
+        if condition in conditions and condition not in asked.conditions and condition_rows:
+            reporter.note(f"{condition}: no code of the held-out files is of a length to ask about")
     teacher = open_teacher(judge, url=url) if judge else None
     shown = choose_examples([e for e in examples if e.split == "train"])
     heard: dict[str, Heard] = {}
