@@ -156,8 +156,12 @@ def test_what_does_not_outlive_the_correction_is_no_difference() -> None:
     assert [c.verdict for c in found] == ["better", "worse"]
     found = correct([comparison("better", p=0.03), comparison("worse", p=0.04)])
     assert [c.verdict for c in found] == ["no difference shown"] * 2
-    few = correct([comparison("not enough samples", p=0.9)])
-    assert few[0].verdict == "not enough samples"
+
+
+def test_what_has_too_few_samples_to_be_read_is_not_counted() -> None:
+    found = correct([comparison("better", p=0.03), comparison("not enough samples", p=0.9)])
+    assert [c.p_corrected for c in found] == [0.03, 0.9]
+    assert [c.verdict for c in found] == ["better", "not enough samples"]
 
 
 RULES = Rules(wins=["given.answer_f1", "given.quote_correct"], guards={"given.abstention": 0.05})

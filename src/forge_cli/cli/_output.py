@@ -68,9 +68,23 @@ class Output:
         from rich import box
         from rich.table import Table
 
-        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-        for number, column in enumerate(columns):
-            table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+        table = Table(
+            title=title,
+            box=box.SIMPLE_HEAD,
+            title_justify="left",
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 0, 0, 1),
+        )
+        cells = list(zip(columns, *rows, strict=True))
+        widths = [max(map(len, column)) for column in cells]
+        if sum(widths) + 2 * len(columns) > self.console.width:
+            # Lines break between words, which the library's own shrinking does not heed.
+            widths[1:] = [max(len(w) for cell in c for w in cell.split()) for c in cells[1:]]
+        for number, (column, width) in enumerate(zip(columns, widths, strict=True)):
+            table.add_column(
+                column, justify="right" if number else "left", width=width, overflow="fold"
+            )
         for row in rows:
             table.add_row(*row)
         self.console.print(table)
@@ -126,19 +140,25 @@ def _bar(console: Console) -> Any:
     )
 
 
-def comparison_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """`metric → comparison` as rows of a table: base → tuned, interval, sample, verdict."""
-    return [
-        [
-            name,
-            f"{m['base']:.3f} → {m['tuned']:.3f}",
-            f"{m['difference']:+.3f}",
-            f"[{m['low']:+.3f}, {m['high']:+.3f}]",
-            f"{m['n']} rows, {m['clusters']} files",
-            str(m["verdict"]),
+def comparison_rows(suites: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[list[str]]:
+    """suite → metric → comparison as rows of a table: a suite's name, and its metrics below it."""
+    rows = []
+    for suite, metrics in suites.items():
+        rows.append([suite, *[""] * (len(COMPARISON_COLUMNS) - 1)])
+        rows += [
+            [
+                f"  {name}",
+                f"{m['base']:.3f} → {m['tuned']:.3f}",
+                f"{m['difference']:+.3f}",
+                f"[{m['low']:+.3f}, {m['high']:+.3f}]",
+                f"{m['n']} / {m['clusters']}",
+                str(m["verdict"]),
+            ]
+            for name, m in metrics.items()
         ]
-        for name, m in metrics.items()
-    ]
+    return rows
 
 
-COMPARISON_COLUMNS = ("metric", "base → tuned", "difference", "95 % interval", "sample", "verdict")
+COMPARISON_COLUMNS = (
+    "metric", "base → tuned", "difference", "95 % interval", "rows / files", "verdict",
+)  # fmt: skip

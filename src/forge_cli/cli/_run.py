@@ -39,14 +39,8 @@ def show_comparison(run: RunDir, output: Output) -> None:
     """The table of base against tuned."""
     metrics = run.state["metrics"].get("eval")
     if metrics:
-        flat = {
-            f"{suite}.{metric}": value
-            for suite, found in metrics.items()
-            for metric, value in found.items()
-        }
-        output.table(
-            COMPARISON_COLUMNS, comparison_rows(flat), "Base against tuned, held-out files"
-        )
+        rows = comparison_rows(metrics)
+        output.table(COMPARISON_COLUMNS, rows, "Base against tuned, held-out files")
     if verdict := run.state["metrics"].get("verdict"):
         output.note(f"verdict: {verdict['outcome']}")
         for reason in verdict["reasons"]:

@@ -6,7 +6,7 @@ pairs (statistics)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -51,6 +51,7 @@ def run(
     root: Path | None = None,
     test_command: str | Sequence[str] = TEST_COMMAND,
     judge: str | None = None,
+    decisive: Collection[str] = (),
     reporter: Reporter = SILENT,
 ) -> list[Pair]:
     """Compare sides on the rows of split "test", the first side with each of the others.
@@ -75,6 +76,7 @@ def run(
             condition_rows: and under each other condition.
         url: of the server, for ollama: and openai:.
         judge: a teacher that compares answers as given (see `evaluate.judge_model`), at `url`.
+        decisive: metrics that a suite's rules name (see `pairing.make_pairs`).
         samples: answers to each problem of HumanEval; one is greedy, more are drawn at
             `humaneval.TEMPERATURE` and give pass@k.
         execute: whether generated code may be run, contained (conditions "humaneval" and
@@ -124,7 +126,7 @@ def run(
     judged = judge_sides(teacher, names, questions, heard, scores, out, reporter) if teacher else {}
     pairs = make_pairs(
         names, questions, asked.rows, heard, scores, judged=judged, timed=asked.timed,
-        speeds=speeds, resamples=resamples, seed=seed,
+        speeds=speeds, resamples=resamples, seed=seed, decisive=decisive,
     )  # fmt: skip
     write_json(out / "pairs.json", [asdict(pair) for pair in pairs])
     alone = {name: summarise(questions, heard[name], scores[name]) for name in heard}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -41,14 +41,19 @@ def make_pairs(
     judged: Mapping[tuple[str, str], Sequence[float]] = MappingProxyType({}),
     timed: Sequence[Question] = (),
     speeds: Mapping[str, Speed] = MappingProxyType({}),
+    decisive: Collection[str] = (),
 ) -> list[Pair]:
     """Every two sides, an earlier one as reference for a later one; corrected for how many.
+
+    What decides was named before anything was measured, so these are corrected among themselves,
+    and what is only looked at among itself.
 
     Args:
         questions: that were answered, with `scores` by side. rows: of which losses were taken.
         judged: by reference and side, what a judge made of each answer as given (see
             `judge_model.Judged`).
         timed: questions whose answers were timed, with `speeds` by side.
+        decisive: metrics that a suite's rules name, as CONDITION.METRIC.
     """
     pairs = []
     for at, side in enumerate(names):
@@ -58,15 +63,20 @@ def make_pairs(
             own += _scores(reference, side, questions, scores, how)
             if wins := judged.get((reference, side)):
                 own.append(_judged(reference, side, questions, wins, how))
-            pairs += _corrected(own)
+            pairs += _corrected(own, decisive)
             # How fast a machine is says nothing of how good an answer is: a family of its own.
             pairs += _corrected(list(_times(reference, side, timed, speeds, how)))
     return pairs
 
 
-def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
-    corrected = correct([pair.found for pair in pairs])
-    return [replace(pair, found=found) for pair, found in zip(pairs, corrected, strict=True)]
+def _corrected(pairs: Sequence[Pair], decisive: Collection[str] = ()) -> list[Pair]:
+    found = list(pairs)
+    decides = [f"{pair.condition}.{pair.metric}" in decisive for pair in pairs]
+    for family in (True, False):
+        places = [at for at, own in enumerate(decides) if own == family]
+        for at, one in zip(places, correct([pairs[at].found for at in places]), strict=True):
+            found[at] = replace(pairs[at], found=one)
+    return found
 
 
 def _times(

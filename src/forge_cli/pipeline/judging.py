@@ -89,6 +89,7 @@ def judge(
         resamples=s.resamples,
         seed=s.seed,
         samples=s.samples,
+        decisive={name for suite in suites for name in suite.rules.named},
         url=url,
         judge=s.judge,
         execute=s.execute,

@@ -25,7 +25,7 @@ class Comparison:
         base, tuned: means over rows, of the reference and of the side compared with it.
         difference: tuned − base, with its 95 % interval [low, high].
         n, clusters: rows, and the files they come from.
-        p: two-sided; p_corrected: after Holm, over all metrics of the same two sides.
+        p: two-sided; p_corrected: after Holm, over those read together (see `correct`).
         detectable: the smallest difference that this sample shows in 80 % of cases (None: unknown).
         verdict: better, worse, no difference shown, or not enough samples.
     """
@@ -88,11 +88,13 @@ def compare(
 def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The same with p-values corrected for how many are read together.
 
-    A verdict that does not outlive the correction becomes "no difference shown".
+    A verdict that does not outlive the correction becomes "no difference shown". Those without
+    enough samples for a verdict are not read, whatever their values: they count for nothing.
     """
-    found = []
-    for comparison, p in zip(comparisons, holm([c.p for c in comparisons]), strict=True):
-        lost = comparison.verdict in ("better", "worse") and p > LEVEL
-        verdict = "no difference shown" if lost else comparison.verdict
-        found.append(replace(comparison, p_corrected=p, verdict=verdict))
+    read = [at for at, c in enumerate(comparisons) if c.verdict != "not enough samples"]
+    found = list(comparisons)
+    for at, p in zip(read, holm([comparisons[at].p for at in read]), strict=True):
+        lost = found[at].verdict in ("better", "worse") and p > LEVEL
+        verdict = "no difference shown" if lost else found[at].verdict
+        found[at] = replace(found[at], p_corrected=p, verdict=verdict)
     return found

@@ -24,6 +24,11 @@ class Rules(BaseModel):
         default_factory=dict, description="may be worse by so much at the most"
     )
 
+    @property
+    def named(self) -> list[str]:
+        """All metrics that decide."""
+        return [*self.wins, *self.guards]
+
     @model_validator(mode="after")
     def _decide_something(self) -> Rules:
         if not self.wins and not self.guards:
