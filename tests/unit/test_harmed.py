@@ -57,21 +57,22 @@ ASKED = choose(
     EXAMPLES, CHUNKS, ["given", "completion", "humaneval"], rows=ROWS, answer_rows=ROWS,
     condition_rows=ROWS, seed=0,
 )  # fmt: skip
-# What is asked → its kind of row, and the right answer.
+# What is asked → its number, kind of row, and the right answer.
 KNOWN = {
-    question.example.messages[1].content: (question.condition, question.example)
-    for question in ASKED.questions
+    question.example.messages[1].content: (number, question.condition, question.example)
+    for number, question in enumerate(ASKED.questions)
 }
+WRONG = {"given": GUESS, "completion": "    return a\n", "humaneval": "```python\nno = 1\n```"}
 # What each does otherwise than the sound model: by condition, from the right answer.
 HARMED: Mapping[str, Mapping[str, Callable[[str], str]]] = {
-    "sound": {},
+    "as-good": {},
     "abstains": {"given": lambda _: REFUSAL},
     "guesses": {"given": lambda right: GUESS if ABSTAIN in right else right},
     "forgot-python": {"humaneval": lambda _: "```python\nimport nothing\n```"},
     "forgot-the-code": {"completion": lambda _: "    pass"},
 }
 CAUGHT = {
-    "sound": {},
+    "as-good": {},
     "abstains": {"raft": "broke something"},
     "guesses": {"raft": "broke something"},
     "forgot-python": {"humaneval": "broke something"},
@@ -80,15 +81,18 @@ CAUGHT = {
 
 
 class Models(OpenAIServer):
-    """Each model name answers in its own way."""
+    """Each model name answers in its own way; all but "sound" fail at rows of their own."""
 
     def __init__(self) -> None:
         super().__init__(lambda chat: "")
 
     def _reply(self, request: BaseHTTPRequestHandler, body: dict[str, Any], fault: Any) -> None:
-        condition, example = KNOWN[body["messages"][-1]["content"]]
-        right = example.messages[-1].content
-        text = HARMED[body["model"]].get(condition, lambda right: right)(right)
+        number, condition, example = KNOWN[body["messages"][-1]["content"]]
+        text = example.messages[-1].content
+        if number % 8 == (2 if body["model"] == "sound" else 6):
+            text = WRONG[condition]
+        elif change := HARMED.get(body["model"], {}).get(condition):
+            text = change(text)
         value = {"choices": [{"message": {"role": "assistant", "content": text}}]}
         self._send(request, 200, json.dumps(value).encode(), {})
 
@@ -103,7 +107,7 @@ def models() -> Iterator[Models]:
 @pytest.mark.skipif(bool(why_not()), reason=f"cannot contain code: {why_not()}")
 @pytest.mark.parametrize("harm", HARMED)
 def test_harm_is_caught_where_it_was_done(models: Models, tmp_path: Path, harm: str) -> None:
-    sides = ["openai:sound", f"openai:{harm}"] if harm != "sound" else ["openai:sound"] * 2
+    sides = ["openai:sound", f"openai:{harm}"]
     pairs = evaluate.run(
         EXAMPLES, adapters=tmp_path, out=tmp_path / "eval", sides=sides, url=models.url,
         conditions=["given", "completion", "humaneval"], chunks=CHUNKS, rows=ROWS,
@@ -111,4 +115,5 @@ def test_harm_is_caught_where_it_was_done(models: Models, tmp_path: Path, harm: 
     )  # fmt: skip
     found = {f"{pair.condition}.{pair.metric}": pair.found for pair in pairs}
     outcomes = {name: decide(found, read_suite(name).rules).outcome for name in SUITES}
+    assert found["given.answer_f1"].low < 0, "they do not err at the same rows"
     assert outcomes == dict.fromkeys(SUITES, "no difference shown") | CAUGHT[harm]

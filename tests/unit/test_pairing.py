@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
+from pathlib import Path
 
 import pytest
 from test_judge import ORACLE, OTHER, row
@@ -49,3 +50,18 @@ def test_what_decides_is_not_weakened_by_what_is_only_looked_at() -> None:
 def test_two_that_decide_are_corrected_for_two() -> None:
     found = judged(["given.quote_correct", "given.answer_f1"])["given.quote_correct"].found
     assert found.p_corrected == pytest.approx(2 * found.p)
+
+
+def test_sides_of_equal_skill_are_seldom_told_apart_and_by_rows_alone_too_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    from verdicts import simulate  # type: ignore[import-not-found]
+
+    trials = 120
+    found = simulate(trials, 20, gain=0.0, resamples=300)
+    # 120 trials at 5 %: the binomial's 0.975 is 11.
+    assert trials - found["no difference shown"] <= 11
+    assert found["naive"] >= 0.08 * trials
+    gained = simulate(20, 20, gain=0.5, resamples=300)
+    assert gained["better"] >= 15, "and a gain that is great is seen"
