@@ -85,6 +85,7 @@ def main() -> None:
         pairs = evaluate.run(
             rows, adapters=run / "adapters", out=Path(name) / "eval", sides=sides, chunks=chunks,
             conditions=CONDITIONS, rows=40, answer_rows=ROWS, condition_rows=ROWS,
+            decisive={metric for suite in SUITES for metric in read_suite(suite).rules.named},
         )  # fmt: skip
     for side in sides[1:]:
         found = {

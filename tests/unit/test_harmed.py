@@ -89,7 +89,7 @@ class Models(OpenAIServer):
     def _reply(self, request: BaseHTTPRequestHandler, body: dict[str, Any], fault: Any) -> None:
         number, condition, example = KNOWN[body["messages"][-1]["content"]]
         text = example.messages[-1].content
-        if number % 8 == (2 if body["model"] == "sound" else 6):
+        if number % 12 == (3 if body["model"] == "sound" else 9):
             text = WRONG[condition]
         elif change := HARMED.get(body["model"], {}).get(condition):
             text = change(text)
@@ -112,6 +112,7 @@ def test_harm_is_caught_where_it_was_done(models: Models, tmp_path: Path, harm: 
         EXAMPLES, adapters=tmp_path, out=tmp_path / "eval", sides=sides, url=models.url,
         conditions=["given", "completion", "humaneval"], chunks=CHUNKS, rows=ROWS,
         answer_rows=ROWS, condition_rows=ROWS, resamples=2000, execute=True,
+        decisive={metric for name in SUITES for metric in read_suite(name).rules.named},
     )  # fmt: skip
     found = {f"{pair.condition}.{pair.metric}": pair.found for pair in pairs}
     outcomes = {name: decide(found, read_suite(name).rules).outcome for name in SUITES}
