@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from forge_cli import pipeline
 from forge_cli.core.config import parse_duration, resolve
 from forge_cli.core.errors import UsageError
-from forge_cli.core.events import Silent
+from forge_cli.core.events import Silent, Task
 from forge_cli.train.budget import MEASURED, Budget
 from forge_cli.train.callbacks.metrics import Metrics, read_rows
 from forge_cli.train.callbacks.protocol import Callback, Run, Validation
@@ -23,16 +25,17 @@ TOKENS = PLAN[0][0].tokens
 
 
 class Clock(Callback):
-    """Time by decree: each step a second, the first five, each validation two."""
+    """Time by decree: each step a second, or more from `slow` on, the first five, each
+    validation two."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
+    def __init__(self, slow: int = 1000) -> None:
+        self.now, self.slow = 0.0, slow
 
     def __call__(self) -> float:
         return self.now
 
     def on_step(self, run: Run, step: Step) -> None:
-        seconds = 5.0 if step.step == 1 else 1.0
+        seconds = 5.0 if step.step == 1 else 1.0 if step.step < self.slow else 2.0
         self.now += seconds
         object.__setattr__(step, "seconds", seconds)
 
@@ -41,9 +44,25 @@ class Clock(Callback):
         object.__setattr__(validation, "seconds", 2.0)
 
 
+class Told:
+    def __init__(self, details: list[str]) -> None:
+        self.details = details
+
+    def advance(self, amount: float = 1.0, detail: str = "") -> None:
+        self.details.append(detail)
+
+    def resize(self, total: float) -> None:
+        pass
+
+
 class Words(Silent):
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.details: list[str] = []
+
+    @contextmanager
+    def task(self, name: str, total: float | None = None) -> Iterator[Task]:
+        yield Told(self.details)
 
     def note(self, message: str) -> None:
         self.said.append(message)
@@ -52,8 +71,10 @@ class Words(Silent):
         self.said.append(message)
 
 
-def train_for(out: Path, seconds: float, *more: Callback, **changes: Any) -> Any:
-    clock, words = Clock(), Words()
+def train_for(
+    out: Path, seconds: float, *more: Callback, clock: Clock | None = None, **changes: Any
+) -> Any:
+    clock, words = clock or Clock(), Words()
     budget = Budget(seconds, PLAN, 8, clock=clock)
     schedule = Schedule(3e-3, len(PLAN), MEASURED / len(PLAN))
     settings = {"valid_every": 8, "schedule": schedule, "reporter": words} | changes
@@ -69,10 +90,32 @@ def test_as_many_steps_as_fit(tmp_path: Path) -> None:
     assert said[0].startswith("budget: 22 of 24 steps fit (1.0 s each); 4 of 48 rows are left out")
 
 
+def test_no_time_is_told_before_it_is_known(tmp_path: Path) -> None:
+    words = Words()
+    train_for(tmp_path, 10 + 24.5 / 0.95, reporter=words, budgeted=True)
+    told = [detail for detail in words.details if detail]
+    known = [detail.endswith(" left") for detail in told]
+    assert known == [False] * (MEASURED - 1) + [True] * 19
+    assert all(detail.endswith("measuring") for detail in told[: MEASURED - 1])
+
+
 def test_what_fits_whole_is_trained_whole(tmp_path: Path) -> None:
     progress, _, said = train_for(tmp_path, 1000)
     assert progress.step == len(PLAN)
     assert said[0] == "budget: 24 of 24 steps fit (1.0 s each)"
+
+
+def test_a_machine_that_becomes_slower_takes_fewer_steps(tmp_path: Path) -> None:
+    """At 1 s a step 22 would fit, as above. After 8 steps 17 s are gone, and the last seven took
+    10/7 s each: into 18.8 s go two validations and 10 steps. After 16 steps 35 s are gone."""
+    clock = Clock(slow=6)
+    seconds = 10 + 24.5 / 0.95
+    progress, _, said = train_for(tmp_path, seconds, clock=clock)
+    assert said[0].startswith("budget: 22 of 24 steps fit (1.0 s each)")
+    assert said[1] == "steps take longer than the first ones did"
+    assert said[2].startswith("budget: 18 of 24 steps fit (1.4 s each); 12 of 48 rows are left out")
+    assert progress.step == progress.planned == 16
+    assert clock.now == 37, "one validation too long; 22 steps would have taken 51"
 
 
 def test_too_little_time_ends_after_the_measured_steps(tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ def run(
         callbacks=own_callbacks(world, [*own, *measure(plan), *trackers, *callbacks]),
         save_every=save_every, keep_last=keep_last, max_tokens=fits.max_tokens if fits else 0,
         around=Neftune(loaded.model, neftune, seed) if neftune else nothing,
+        budgeted=bool(budget),
     ))  # fmt: skip
     return _result(progress, folder, data.train, plan)
 

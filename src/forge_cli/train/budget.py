@@ -19,6 +19,9 @@ _MARGIN = 0.05
 class Budget(Callback):
     """Chooses `progress.planned` after `MEASURED` steps. What was chosen is in the checkpoint.
 
+    It is looked at again after twice as many steps, and so on: a machine that has become slower
+    gets fewer. A session that resumes has a clock of its own, and keeps what was chosen.
+
     Args:
         seconds: from now to the end of training.
         plan: the batches of all steps, the most that is trained.
@@ -40,6 +43,7 @@ class Budget(Callback):
         self._rows = [[name for batch in batches for name in batch.ids] for batches in plan]
         self._paces: list[float] = []
         self._validation = 0.0
+        self._spent, self._passed, self._again = 0.0, 0, 0
 
     def on_validation(self, run: Run, validation: Validation) -> None:
         """One validation takes so long."""
@@ -47,16 +51,28 @@ class Budget(Callback):
 
     def on_step(self, run: Run, step: Step) -> None:
         """Measure a step; after the last measured one, choose."""
-        if run.progress.planned:
-            return
-        self._paces.append(step.seconds / max(1, step.tokens))
-        if step.step < MEASURED or step.step >= run.steps:
-            return
         # The first of a process pays for what is set up once.
-        pace = statistics.median(self._paces[1:] or self._paces)
+        if self._paces:
+            self._spent, self._passed = self._spent + step.seconds, self._passed + step.tokens
+        self._paces.append(step.seconds / max(1, step.tokens))
         left = self.seconds - (self.clock() - self.started)
-        run.progress.planned = self._fitting(step.step, pace, left * (1 - _MARGIN))
-        self._tell(run, pace)
+        if not run.progress.planned and MEASURED <= step.step < run.steps:
+            pace = statistics.median(self._paces[1:] or self._paces)
+            run.progress.planned = self._fitting(step.step, pace, left * (1 - _MARGIN))
+            self._again = 2 * step.step
+            self._tell(run, pace)
+        elif step.step == self._again:
+            self._again *= 2
+            self._hold(run, step.step, left)
+
+    def _hold(self, run: Run, done: int, left: float) -> None:
+        """Plan fewer steps where those planned no longer fit into `left` seconds."""
+        pace = self._spent / max(1, self._passed)
+        fitting = self._fitting(done, pace, left)
+        if fitting < run.progress.planned:
+            run.progress.planned = fitting
+            run.reporter.note("steps take longer than the first ones did")
+            self._tell(run, pace)
 
     def _fitting(self, done: int, pace: float, left: float) -> int:
         """Steps in all that fit into `left` seconds after `done`; at least `done`."""

@@ -41,6 +41,7 @@ class Loop:
         split: cuts a batch into parts of at most so many tokens.
         max_tokens: of a pass through the model, when training starts (0: no limit).
         around: what surrounds each forward pass of training, such as noise.
+        budgeted: a callback plans fewer steps, once it has measured some.
         world: the processes that share the batches of each step; rank 0 writes.
     """
 
@@ -60,6 +61,7 @@ class Loop:
     split: Callable[[Batch, int], list[Batch]] = split_batch
     max_tokens: int = 0
     around: Around = nothing
+    budgeted: bool = False
     valid_loss: Loss = group_loss
     world: World = ALONE
 
@@ -149,7 +151,8 @@ def _train(loop: Loop, run: Run, stepper: Stepper, task: Task) -> None:
         _agree(loop, run)
         if _shorten(loop, run):
             task.resize(run.steps)
-        task.advance(1, pace.describe(done, run.steps))
+        known = not loop.budgeted or progress.planned
+        task.advance(1, pace.describe(done, run.steps if known else None))
     if run.stop and progress.step < run.steps:
         loop.reporter.note(f"stopped early, after step {progress.step}: {run.stop}")
 

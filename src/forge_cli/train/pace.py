@@ -18,17 +18,21 @@ class Pace:
         self.first = first
         self.started = time.monotonic()
 
-    def describe(self, done: Step, steps: int) -> str:
-        """The line after a step of `steps`."""
+    def describe(self, done: Step, steps: int | None) -> str:
+        """The line after a step of `steps` (None: not known yet)."""
         seconds = max(done.seconds, 1e-9)
         return (
             f"loss {done.loss:.3f} · {done.tokens / seconds:,.0f} tokens/s "
             f"({done.supervised_tokens / seconds:,.0f} supervised) · "
-            f"{done.step_bytes / 1e9:.1f} GB · {self._left(done.step, steps)} left"
+            f"{done.step_bytes / 1e9:.1f} GB · {self._left(done.step, steps)}"
         )
 
-    def _left(self, step: int, steps: int) -> str:
+    def _left(self, step: int, steps: int | None) -> str:
+        if steps is None:
+            return "measuring"
         each = (time.monotonic() - self.started) / max(1, step - self.first)
         seconds = round(each * (steps - step))
         hours, minutes = seconds // 3600, seconds % 3600 // 60
-        return f"{hours} h {minutes:02} min" if hours else f"{minutes}:{seconds % 60:02} min"
+        if hours:
+            return f"{hours} h {minutes:02} min left"
+        return f"{minutes}:{seconds % 60:02} min left"
