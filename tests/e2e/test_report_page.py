@@ -96,7 +96,10 @@ def test_it_fits_and_needs_nothing_else(browser: Browser, page_file: Path, width
     page, faults = opened(browser, page_file, width)
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.get_by_role("heading", level=1).inner_text() == "Verdict: better"
+    title = page.get_by_role("heading", level=1).inner_text()
+    assert title == "Is the tuned model better? better"
+    assert page.get_by_text("answer f1, documents as given: 0.1 → 0.5").is_visible()
+    assert page.get_by_text("the base with the trained adapters").is_visible()
     assert page.locator("mark.right").first.inner_text() == "limit = 3"
     assert page.locator("mark.madeup").count() == 4
     picture = page.get_by_role("img", name="Differences from base to tuned")

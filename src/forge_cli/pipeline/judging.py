@@ -100,6 +100,9 @@ def judge(
     verdict = combine({suite.name: overall(pairs, suite) for suite in suites})
     run.record(eval=as_metrics(pairs), verdict=verdict.model_dump())
     facts = _facts(run, s, conditions)
+    facts["decided by"] = "; ".join(
+        f"{suite.name}: {_against(pairs, suite)} → {suite.side}" for suite in suites
+    )
     page, _ = write_reports(run.path / "eval", pairs, verdict, facts, read_rows(run.path))
     write_card(run.path / "eval" / "model-card.md", _card(run, s, rows), pairs, verdict)
     reporter.note(f"every answer: {page}")
@@ -163,10 +166,14 @@ def overall(pairs: Sequence[Pair], suite: Suite) -> Verdict:
     """The verdict by the suite's rules; against the base where its own choice was not asked."""
     from forge_cli.evaluate.statistics.verdict import decide
 
-    asked = {pair.reference for pair in pairs if pair.side == suite.side}
-    against = suite.against if suite.against in asked else "base"
+    against = _against(pairs, suite)
     read = [p for p in pairs if p.side == suite.side and p.reference == against]
     return decide({f"{p.condition}.{p.metric}": p.found for p in read}, suite.rules)
+
+
+def _against(pairs: Sequence[Pair], suite: Suite) -> str:
+    asked = {pair.reference for pair in pairs if pair.side == suite.side}
+    return suite.against if suite.against in asked else "base"
 
 
 def hold_gates(run: RunDir, gates: Sequence[str]) -> None:

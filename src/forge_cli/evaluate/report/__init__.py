@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 from forge_cli.core.answer_form import read_answer
 from forge_cli.core.jsonl import atomic_file
 from forge_cli.evaluate.report.figures import forest, loss_curves
-from forge_cli.evaluate.report.names import CONDITION_NAMES
+from forge_cli.evaluate.report.names import (
+    CONDITION_NAMES,
+    METRICS,
+    OUTCOMES,
+    reason_in_words,
+    side_in_words,
+)
 from forge_cli.evaluate.statistics.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -72,6 +78,11 @@ def render(
     shown = [_as_row(row, list(sides)) for row in answered]
     return environment.from_string(source).render(
         verdict=verdict,
+        says=OUTCOMES[verdict.outcome],
+        reasons=[reason_in_words(reason) for reason in verdict.reasons],
+        compared={side: side_in_words(side) for side in sides or speeds},
+        measured={m: METRICS[m] for m in dict.fromkeys(pair.metric for pair in pairs)},
+        repository=Path(facts.get("trained on", "")).name,
         names=CONDITION_NAMES,
         forests=[(one, other, _forest(pairs, one, other)) for one, other in two],
         speeds=speeds,
