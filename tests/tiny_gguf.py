@@ -35,8 +35,24 @@ _BASE = {
 }
 
 
+_GEMMA = {
+    "head_dim": 64, "query_pre_attn_scalar": 64, "hidden_activation": "gelu_pytorch_tanh",
+    "sliding_window": 32, "tie_word_embeddings": True, "num_hidden_layers": 7,
+}  # fmt: skip
+_EXTRA: dict[str, dict[str, Any]] = {
+    "qwen3": {"head_dim": 32},
+    "qwen3_moe": {
+        "head_dim": 32, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256,
+        "decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True,
+    },
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "gemma2": _GEMMA | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    "gemma3_text": _GEMMA,
+}  # fmt: skip
+
+
 def tiny_config(model_type: str, vocab_size: int, **changes: Any) -> dict[str, Any]:
-    extra = {"head_dim": 32} if model_type == "qwen3" else {}
+    extra = _EXTRA.get(model_type, {})
     return {**_BASE, "model_type": model_type, "vocab_size": vocab_size, **extra, **changes}
 
 
@@ -102,6 +118,9 @@ def random_weights(config: Mapping[str, Any], seed: int = 0) -> dict[str, np.nda
         scale = 0.5 if len(shape) == 1 else 1.0 / np.sqrt(shape[-1])
         value = random.standard_normal(shape) * scale
         value = 1 + value / 2 if name.endswith("norm.weight") else value
+        if name.endswith("post_feedforward_layernorm.weight"):
+            # llama.cpp's gelu has the precision of float16: its part of the sum is kept small.
+            value = value / 10 - 0.8
         out[name] = value.astype(np.float16).astype(np.float32)
     return out
 
@@ -134,11 +153,37 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         block |= {f"self_attn.{part}_proj.bias": (size,) for part, size in sizes.items()}
     if config.get("attention_bias"):
         block["self_attn.o_proj.bias"] = (hidden,)
-    if config["model_type"] == "qwen3":
-        block |= {f"self_attn.{part}_norm.weight": (dim,) for part in "qk"}
+    block = _of_family(block, config, dim)
     for i in range(config["num_hidden_layers"]):
         shapes |= {f"model.layers.{i}.{part}": shape for part, shape in block.items()}
     return shapes
+
+
+def _of_family(
+    block: dict[str, tuple[int, ...]], config: Mapping[str, Any], dim: int
+) -> dict[str, tuple[int, ...]]:
+    """A block's weights, with what the family has otherwise."""
+    kind, hidden = config["model_type"], config["hidden_size"]
+    inner = config.get("moe_intermediate_size") or config["intermediate_size"]
+    if kind in ("qwen3", "qwen3_moe", "gemma3_text"):
+        block |= {f"self_attn.{part}_norm.weight": (dim,) for part in "qk"}
+    if kind in ("gemma2", "gemma3_text"):
+        norms = ("pre_feedforward_layernorm.weight", "post_feedforward_layernorm.weight")
+        block |= dict.fromkeys(norms, (hidden,))
+    if kind in ("qwen3_moe", "mixtral"):
+        place = "mlp" if kind == "qwen3_moe" else "block_sparse_moe"
+        experts = config.get("num_experts") or config["num_local_experts"]
+        block = {name: shape for name, shape in block.items() if not name.startswith("mlp.")}
+        block[f"{place}.gate.weight"] = (experts, hidden)
+        block[f"{place}.switch_mlp.gate_proj.weight"] = (experts, inner, hidden)
+        block[f"{place}.switch_mlp.up_proj.weight"] = (experts, inner, hidden)
+        block[f"{place}.switch_mlp.down_proj.weight"] = (experts, hidden, inner)
+    if kind == "phi3":
+        rows = sum(block.pop(f"self_attn.{part}_proj.weight")[0] for part in "qkv")
+        block["self_attn.qkv_proj.weight"] = (rows, hidden)
+        del block["mlp.gate_proj.weight"], block["mlp.up_proj.weight"]
+        block["mlp.gate_up_proj.weight"] = (2 * inner, hidden)
+    return block
 
 
 def smollm2() -> Path:

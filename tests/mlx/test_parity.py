@@ -12,7 +12,7 @@ import pytest
 
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.export.gguf import Weight, write_gguf
-from forge_cli.export.gguf.arch import rotate
+from forge_cli.export.gguf.names import rotate
 from forge_cli.export.parity import compare, divergence
 from forge_cli.models.backend import mx
 from forge_cli.models.llamacpp import LlamaCpp
@@ -24,6 +24,7 @@ from tiny_gguf import (
     save_tokenizer,
     tiny_config,
 )
+from tiny_sentencepiece import save_sentencepiece
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -44,14 +45,25 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "qwen2, yarn": ("qwen2", "qwen2", {"rope_scaling": YARN}),
     "qwen3": ("qwen3", "qwen2", {}),
     "qwen3, tied": ("qwen3", "qwen2", {"tie_word_embeddings": True}),
+    "qwen3 with experts": ("qwen3_moe", "qwen2", {}),
+    "mixtral": ("mixtral", "gpt-2", {}),
+    "gemma2": ("gemma2", "gpt-2", {"sliding_window": 512}),
+    "gemma3": ("gemma3_text", "pieces", {}),
+    "mistral": ("llama", "pieces after a space", {}),
+    "phi3": ("phi3", "gpt-2", {}),
+    "phi3, partly rotary": ("phi3", "gpt-2", {"partial_rotary_factor": 0.5}),
 }  # fmt: skip
+SENTENCEPIECE = {"pieces": False, "pieces after a space": True}
 Logits = Callable[[list[int]], np.ndarray]
 
 
 def mlx_model(config: dict[str, Any], weights: dict[str, np.ndarray]) -> Logits:
     family = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
     model = family.Model(family.ModelArgs.from_dict(config))
-    model.load_weights([(name, mx.array(value)) for name, value in weights.items()])
+    arrays = {name: mx.array(value) for name, value in weights.items()}
+    if hasattr(model, "sanitize"):
+        arrays = model.sanitize(arrays)
+    model.load_weights(list(arrays.items()))
     return lambda ids: np.array(model(mx.array([ids]))[0])
 
 
@@ -63,7 +75,11 @@ def build(
     folder: Path, family: str, quant: str = "f16", *, vocab_extra: int = 5
 ) -> tuple[Path, Logits, dict[str, Any], dict[str, np.ndarray]]:
     kind, pre, changes = FAMILIES[family]
-    config = tiny_config(kind, save_tokenizer(folder, pre) + vocab_extra, **changes)
+    if pre in SENTENCEPIECE:
+        tokens = save_sentencepiece(folder, prefix=SENTENCEPIECE[pre])
+    else:
+        tokens = save_tokenizer(folder, pre)
+    config = tiny_config(kind, tokens + vocab_extra, **changes)
     weights = random_weights(config)
     out = write_gguf(
         folder / "model.gguf", config=config, tokenizer_dir=folder, weights=as_weights(weights),
@@ -80,7 +96,8 @@ def test_llama_cpp_computes_the_same_function(tmp_path: Path, family: str) -> No
     assert result.tokens_equal
     assert result.positions > 200
     assert result.top1_agreement >= 0.99
-    assert result.max_kl < 1e-4
+    # llama.cpp looks gelu up in a table of float16.
+    assert result.max_kl < (2e-3 if family.startswith("gemma") else 1e-4)
 
 
 def test_rows_left_unrotated_fail(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ SHAPES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "rows of 96": {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 3},
+    "8 experts": {"num_local_experts": 8, "num_hidden_layers": 9, "intermediate_size": 256},
+    "one query a value": {"num_hidden_layers": 4, "num_key_value_heads": 4},
     "80 layers": {
         "num_hidden_layers": 80,
         "intermediate_size": 256,
@@ -31,17 +33,27 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-# Only Q4_K_M looks at the number of layers.
+# Every type, for Llama; 80 layers where the type looks at their number.
+TYPES = [quant for quant in QUANTS if quant != "f32"]
 CASES = [
-    (shape, quant)
+    ("llama", shape, quant)
     for shape in SHAPES
-    for quant in ("f16", "q8_0", "q4_k_m")
-    if quant == "q4_k_m" or shape != "80 layers"
+    for quant in TYPES
+    if shape != "8 experts"
+    if quant[-1] in "sml" or shape != "80 layers"
+]
+CASES += [(kind, "rows of 256", "q4_k_m") for kind in ("qwen2", "qwen3", "gemma2", "gemma3_text")]
+CASES += [("qwen2", "80 layers", quant) for quant in ("q4_k_m", "q3_k_s")]
+CASES += [("phi3", "rows of 256", quant) for quant in ("q3_k_m", "q4_k_m", "q5_k_m", "iq4_xs")]
+CASES += [
+    (kind, shape, quant)
+    for kind, shape in (("mixtral", "8 experts"), ("qwen3_moe", "rows of 256"))
+    for quant in TYPES
+    if quant not in ("f16", "bf16", "q8_0", "q6_k")
 ]
 
 
-@pytest.mark.parametrize(("shape", "quant"), CASES)
-@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize(("model_type", "shape", "quant"), CASES)
 def test_same_bytes_as_llama_cpp(tmp_path: Path, model_type: str, shape: str, quant: str) -> None:
     tokens = save_tokenizer(tmp_path, "qwen2")
     config = tiny_config(model_type, tokens, **SHAPES[shape])

@@ -77,7 +77,6 @@ def change(path: str, value: Any) -> dict[str, Any]:
         ("pre_tokenizer", {"type": "Metaspace", "replacement": "▁"}, "Metaspace"),
         ("pre_tokenizer", None, "none"),
         ("normalizer", {"type": "Lowercase"}, "Lowercase"),
-        ("model/byte_fallback", True, "SentencePiece"),
         ("model/type", "Unigram", "Unigram"),
         ("model/ignore_merges", True, "ignore_merges"),
         ("model/end_of_word_suffix", "</w>", "end_of_word_suffix"),

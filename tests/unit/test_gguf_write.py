@@ -15,7 +15,7 @@ from gguf import GGUFReader, dequantize
 
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.export.gguf import ARCHITECTURES, Weight, write_gguf
-from forge_cli.export.gguf.arch import map_names, rotate, rotated_heads
+from forge_cli.export.gguf.names import map_names, rotate, rotated_heads
 from forge_cli.models.gguf_import import import_gguf, unrotate
 from tiny_gguf import (
     as_weights,

@@ -11,7 +11,7 @@ from forge_cli.models.adapters import LoRALinear
 from forge_cli.models.backend import mx, nn
 from forge_cli.models.quantise import dense_weight, logical_shape
 
-_MATRICES = (nn.Linear, nn.Embedding, nn.QuantizedLinear, nn.QuantizedEmbedding)
+_MATRICES = (nn.Linear, nn.Embedding)
 
 
 def merged_weights(model: nn.Module) -> dict[str, Weight]:
@@ -28,7 +28,7 @@ def merged_weights(model: nn.Module) -> dict[str, Weight]:
         if isinstance(module, LoRALinear):
             weights[f"{name}.weight"] = _weight(logical_shape(module.base), module.merged)
             module = module.base
-        elif isinstance(module, _MATRICES):
+        elif isinstance(module, _MATRICES) or "scales" in module:
             weights[f"{name}.weight"] = _linear(module)
         elif "weight" in module:
             weights[f"{name}.weight"] = _plain(module.weight)

@@ -146,8 +146,11 @@ def is_packed(module: nn.Module) -> bool:
 
 
 def dense_weight(module: nn.Module) -> mx.array:
-    """The float32 weight [out, in] that a plain or quantised linear or embedding applies."""
-    if not is_packed(module):
+    """The float32 weight [out, in] that a plain or quantised linear or embedding applies.
+
+    Of experts: [experts, out, in].
+    """
+    if "scales" not in module:
         return module.weight.astype(mx.float32)
     affine = module.mode == "affine"  # its scales and offsets are floats; others' are codes
     return mx.dequantize(
@@ -161,8 +164,8 @@ def dense_weight(module: nn.Module) -> mx.array:
 
 
 def logical_shape(module: nn.Module) -> tuple[int, ...]:
-    """[out, in] of a plain or quantised linear or embedding."""
-    rows, columns = module.weight.shape
-    if is_packed(module):
+    """[out, in] of a plain or quantised linear or embedding; of experts [experts, out, in]."""
+    *rows, columns = module.weight.shape
+    if "scales" in module:
         columns = columns * 32 // module.bits
-    return (rows, columns)
+    return (*rows, columns)

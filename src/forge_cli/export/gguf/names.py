@@ -1,116 +1,16 @@
-"""What llama.cpp wants to know of each model family, and how its weights must lie.
-
-Source: llama.cpp `conversion/{base,llama,qwen}.py`. A family is one row of
-`ARCHITECTURES`; what is not there is refused by name.
-"""
+"""Where each weight of a checkpoint goes in a GGUF file, and in which order its rows lie."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from forge_cli.core.errors import ForgeError
-from forge_cli.export.gguf.rope import add_rope
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """One model family.
-
-    Args:
-        gguf: `general.architecture`.
-        rotated: llama.cpp applies RoPE to neighbouring rows, so the rows of q and k are
-            reordered from halves to pairs.
-        rope_theta: what a config without `rope_theta` means; None: it must have one.
-        block: weights that every block has, as named in Hugging Face checkpoints.
-    """
-
-    gguf: str
-    rotated: bool = False
-    rope_theta: float | None = None
-    block: tuple[str, ...] = (
-        "input_layernorm.weight",
-        "self_attn.q_proj.weight",
-        "self_attn.k_proj.weight",
-        "self_attn.v_proj.weight",
-        "self_attn.o_proj.weight",
-        "post_attention_layernorm.weight",
-        "mlp.gate_proj.weight",
-        "mlp.up_proj.weight",
-        "mlp.down_proj.weight",
-    )
-
-
-_PLAIN = Architecture.block
-_QKV_BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
-_QK_NORMS = tuple(f"self_attn.{part}_norm.weight" for part in "qk")
-
-# By `model_type` of config.json. SmolLM 1 and 2 are llama, Qwen 2.5 is qwen2.
-ARCHITECTURES = {
-    "llama": Architecture("llama", rotated=True, rope_theta=10000.0),
-    "mistral": Architecture("llama", rotated=True, rope_theta=10000.0),
-    "qwen2": Architecture("qwen2", block=_PLAIN + _QKV_BIASES),
-    "qwen3": Architecture("qwen3", block=_PLAIN + _QK_NORMS),
-}
+from forge_cli.export.gguf.architectures import Architecture, need
 
 _IGNORED = (".rotary_emb.inv_freq",)  # computed, and in old checkpoints only
-
-
-def find_architecture(config: Mapping[str, Any]) -> Architecture:
-    """The family of a model, by its config.json.
-
-    Raises:
-        ForgeError: one that Forge cannot write as GGUF.
-    """
-    kind = str(config.get("model_type"))
-    if kind not in ARCHITECTURES:
-        raise ForgeError(
-            f"model type {kind} cannot be exported to GGUF yet",
-            f"supported: {', '.join(ARCHITECTURES)}",
-        )
-    return ARCHITECTURES[kind]
-
-
-def add_architecture(writer: Any, arch: Architecture, config: Mapping[str, Any]) -> None:
-    """Write a model's dimensions as GGUF metadata.
-
-    Args:
-        writer: gguf.GGUFWriter.
-
-    Raises:
-        ForgeError: config.json lacks a value, or asks for what llama.cpp cannot do.
-    """
-    heads = need(config, "num_attention_heads")
-    head_dim = config.get("head_dim") or need(config, "hidden_size") // heads
-    activation = config.get("hidden_act", "silu")
-    if activation != "silu":
-        raise ForgeError(
-            f"activation {activation} cannot be exported to GGUF", "supported: silu (SwiGLU)"
-        )
-    writer.add_block_count(need(config, "num_hidden_layers"))
-    writer.add_context_length(need(config, "max_position_embeddings"))
-    writer.add_embedding_length(need(config, "hidden_size"))
-    writer.add_feed_forward_length(need(config, "intermediate_size"))
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(config.get("num_key_value_heads") or heads)
-    writer.add_layer_norm_rms_eps(need(config, "rms_norm_eps"))
-    writer.add_vocab_size(need(config, "vocab_size"))
-    if config.get("head_dim"):
-        writer.add_key_length(head_dim)
-        writer.add_value_length(head_dim)
-    if arch.rotated:
-        writer.add_rope_dimension_count(head_dim)
-    add_rope(writer, config, arch.rope_theta)
-
-
-def need(config: Mapping[str, Any], key: str) -> Any:
-    """config[key], or an error that names the key."""
-    if config.get(key) is None:
-        raise ForgeError(f"config.json has no {key}", "take the model's original config.json")
-    return config[key]
 
 
 def map_names(
@@ -133,7 +33,10 @@ def map_names(
         names = [name for name in names if name != "lm_head.weight"]
     mapped: dict[str, str] = {}
     for name in names:
-        found = table.get_name(name, try_suffixes=(".weight", ".bias"))
+        known = name
+        for part, other in arch.renamed:
+            known = known.replace(part, other)
+        found = table.get_name(known, try_suffixes=(".weight", ".bias"))
         if found is None or found in mapped:
             raise ForgeError(
                 f"weight {name} has no place in a {arch.gguf} model",

@@ -20,10 +20,18 @@ def rope_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     were `rope_theta` and `rope_scaling`.
     """
     nested = config.get("rope_parameters") or {}
+    nested = nested.get("full_attention", nested)  # where sliding layers have their own
     scaling = config.get("rope_scaling") or nested
     theta = config.get("rope_theta", nested.get("rope_theta"))
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
     return {**scaling, "rope_type": kind, "rope_theta": theta}
+
+
+def rotary_dimensions(config: Mapping[str, Any], head_dim: int) -> int:
+    """How many of a head's numbers are rotated."""
+    rope = rope_settings(config)
+    part = rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1
+    return int(head_dim * float(part))
 
 
 def add_rope(writer: Any, config: Mapping[str, Any], default_theta: float | None) -> None:
@@ -38,10 +46,6 @@ def add_rope(writer: Any, config: Mapping[str, Any], default_theta: float | None
     theta = rope["rope_theta"] or default_theta
     if theta is None:
         raise ForgeError("config.json has no rope_theta", "take the model's original config.json")
-    if float(rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1) != 1:
-        raise ForgeError(
-            "a partial rotary embedding cannot be exported to GGUF yet", "supported: all of a head"
-        )
     writer.add_rope_freq_base(float(theta))
     match rope["rope_type"]:
         case "default" | "llama3":  # llama3 lies in a tensor: see `frequency_factors`

@@ -1,9 +1,9 @@
-"""A byte-level BPE `tokenizer.json` and its chat template, as GGUF metadata.
+"""A `tokenizer.json` and its chat template, as GGUF metadata.
 
-Source: llama.cpp `conversion/base.py` (`get_vocab_base`, `get_vocab_base_pre`). Which
-regular expression llama.cpp splits words with is one name, `tokenizer.ggml.pre`; here it
-is found by the structure of the pre-tokeniser, and an unknown one is an error: a wrong
-name gives fluent nonsense.
+Source: llama.cpp `conversion/base.py` (`get_vocab_base`, `get_vocab_base_pre`). Which regular
+expression llama.cpp splits words of byte-level BPE with is one name, `tokenizer.ggml.pre`; here it
+is found by the structure of the pre-tokeniser, and an unknown one is an error: a wrong name gives
+fluent nonsense. Other BPE: see `sentencepiece`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from forge_cli.core.errors import ForgeError
+from forge_cli.export.gguf.sentencepiece import as_pieces, is_sentencepiece, prefixes_space
 from forge_cli.models.pretokenizers import IGNORE_MERGES, NORMALIZERS, PRE_TOKENIZERS
 
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # gguf.TokenType
-_HINT = "use a model whose tokenizer is byte-level BPE of a known kind"
+_HINT = "use a model whose tokenizer is BPE of a known kind"
 # llama.cpp treats added tokens of these shapes as control tokens, flagged or not.
 _CONTROL_SHAPES = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))
 _CONTROL_TEXTS = {"<pad>", "<mask>", "<2mass>", "[@BOS@]"}
@@ -30,13 +31,17 @@ class Vocabulary:
     """What llama.cpp must know to read and write the model's text.
 
     Args:
+        model: how text is cut: "gpt2" (byte-level BPE) or "llama" (SentencePiece).
         pre: name of the pre-tokeniser.
         tokens, types: one for each row of the embedding.
+        scores: of SentencePiece, one for each token: the highest is merged first.
+        space_prefix: whether a text is read as if a space stood before it.
         special: token ids by role: bos, eos, unk, pad …
         add: by role, whether that token is put around a text.
         chat_template: Jinja, exactly as trained; empty if there is none.
     """
 
+    model: str
     pre: str
     tokens: list[str]
     types: list[int]
@@ -44,6 +49,8 @@ class Vocabulary:
     special: dict[str, int]
     add: dict[str, bool]
     chat_template: str
+    scores: list[float] | None = None
+    space_prefix: bool = False
 
 
 def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
@@ -51,15 +58,21 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
 
     Raises:
         ForgeError: a file is missing or broken, the tokenizer is not byte-level BPE with a
-            known pre-tokeniser, or it has more tokens than the model.
+            known pre-tokeniser nor like SentencePiece, or it has more tokens than the model.
     """
     from gguf import SpecialVocab
 
     file = folder / "tokenizer.json"
     document = _read_json(file)
-    pre = pre_tokenizer_name(document, str(file))
     size = int(config["vocab_size"])
     tokens, types = _tokens(document, size, str(file))
+    scores, prefix = None, False
+    if is_sentencepiece(document):
+        model, pre = "llama", "default"
+        prefix = prefixes_space(document, str(file))
+        tokens, types, scores = as_pieces(document, tokens, types)
+    else:
+        model, pre = "gpt2", pre_tokenizer_name(document, str(file))
     known = SpecialVocab(folder, load_merges=True, n_vocab=size)
     special, add = dict(known.special_token_ids), dict(known.add_special_token)
     for role in ("bos", "eos"):
@@ -73,17 +86,22 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
     add.setdefault("bos", False)
     if "bos" not in special:
         add["bos"] = False
-    return Vocabulary(pre, tokens, types, known.merges, special, add, read_template(folder))
+    merges = known.merges if model == "gpt2" else []
+    template = read_template(folder)
+    return Vocabulary(model, pre, tokens, types, merges, special, add, template, scores, prefix)
 
 
 def add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
     """Write the vocabulary as GGUF metadata (`writer`: gguf.GGUFWriter)."""
-    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.types)
-    writer.add_token_merges(vocabulary.merges)
-    writer.add_add_space_prefix(False)
+    if vocabulary.scores is None:
+        writer.add_token_merges(vocabulary.merges)
+    else:
+        writer.add_token_scores(vocabulary.scores)
+    writer.add_add_space_prefix(vocabulary.space_prefix)
     for role, token in vocabulary.special.items():
         if handler := getattr(writer, f"add_{role}_token_id", None):
             handler(token)
@@ -101,8 +119,8 @@ def pre_tokenizer_name(document: Mapping[str, Any], where: str = "tokenizer.json
         ForgeError: not byte-level BPE, or no name is known for it.
     """
     model = document.get("model") or {}
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
-        kind = "SentencePiece-like BPE" if model.get("byte_fallback") else model.get("type")
+    if model.get("type") != "BPE":
+        kind = model.get("type")
         raise ForgeError(f"{where}: a {kind} tokenizer cannot be exported to GGUF yet", _HINT)
     for key in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
         if model.get(key):

@@ -12,16 +12,11 @@ import numpy as np
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import atomic_file
-from forge_cli.export.gguf.arch import (
-    Architecture,
-    add_architecture,
-    find_architecture,
-    map_names,
-    need,
-    rotate,
-    rotated_heads,
-)
-from forge_cli.export.gguf.kquant import QUANTS, encode, stored_bytes, tensor_type
+from forge_cli.export.gguf.architectures import Architecture, find_architecture, need
+from forge_cli.export.gguf.encode import encode, stored_bytes
+from forge_cli.export.gguf.metadata import add_architecture, complete, head_dim_of
+from forge_cli.export.gguf.names import map_names, rotate, rotated_heads
+from forge_cli.export.gguf.policy import QUANTS, Shape, tensor_type
 from forge_cli.export.gguf.rope import frequency_factors
 from forge_cli.export.gguf.tokenizer import Vocabulary, add_vocabulary, read_vocabulary
 
@@ -41,12 +36,13 @@ class Weight:
 
 @dataclass(frozen=True)
 class _Planned:
-    """A tensor of the file: its ggml type, and the heads to rotate it by (0: none)."""
+    """A tensor of the file: its ggml type, the heads to rotate it by (0: none), what is added."""
 
     name: str
     weight: Weight
     kind: str
-    heads: int
+    heads: int = 0
+    shift: float = 0.0
 
 
 def write_gguf(
@@ -82,6 +78,7 @@ def write_gguf(
     if quant not in QUANTS:
         raise UsageError(f"{quant}: unknown GGUF type", f"known: {', '.join(QUANTS)}")
     arch = find_architecture(config)
+    config = complete(config, arch)
     vocabulary = read_vocabulary(tokenizer_dir, config)
     planned = _plan(weights, arch, config, vocabulary, quant)
     writer = _describe(planned, arch, config, vocabulary, quant, name)
@@ -140,21 +137,24 @@ def _plan(
             f"the embedding has {embedding[0]} rows, config.json says {len(vocabulary.tokens)}",
             "take the model's own config.json",
         )
-    layers = need(config, "num_hidden_layers")
-    tied = "output.weight" not in names
+    heads = need(config, "num_attention_heads")
+    model = Shape(
+        arch.gguf,
+        layers=need(config, "num_hidden_layers"),
+        tied="output.weight" not in names,
+        query_groups=heads // (config.get("num_key_value_heads") or heads),
+        experts=int(config.get("num_experts") or config.get("num_local_experts") or 0),
+    )
     planned = []
     for name, source in names.items():
         weight = weights[source]
-        kind = tensor_type(
-            name, weight.shape, quant=quant, arch=arch.gguf, layers=layers, tied=tied
-        )
-        planned.append(_Planned(name, weight, kind, rotated_heads(name, arch, config)))
-    heads = need(config, "num_attention_heads")
-    head_dim = config.get("head_dim") or need(config, "hidden_size") // heads
-    factors = frequency_factors(config, head_dim, arch.rope_theta or 0.0)
+        kind = tensor_type(name, weight.shape, quant, model)
+        shift = arch.norm_shift if name.endswith("norm.weight") else 0.0
+        planned.append(_Planned(name, weight, kind, rotated_heads(name, arch, config), shift))
+    factors = frequency_factors(config, head_dim_of(config), arch.rope_theta or 0.0)
     if factors is not None:
         weight = Weight(factors.shape, lambda: factors)
-        planned.insert(1, _Planned("rope_freqs.weight", weight, "F32", 0))
+        planned.insert(1, _Planned("rope_freqs.weight", weight, "F32"))
     return planned
 
 
@@ -179,6 +179,8 @@ def _write_tensor(writer: Any, stream: IO[bytes], tensor: _Planned) -> None:
         )
     if tensor.heads:
         values = rotate(values, tensor.heads)
+    if tensor.shift:
+        values = values + np.float32(tensor.shift)
     data = encode(values, tensor.kind, tensor.name)
     # Not ndarray.tofile: it hides why a write failed, so a full disk would go unnamed.
     stream.write(data.data)
