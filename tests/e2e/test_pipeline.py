@@ -89,14 +89,34 @@ def test_one_command_then_export_and_deploy(place: Path) -> None:
     exported = run(place, "export", str(folder))
     assert exported.returncode == 0, exported.stderr
     assert "prompt tokens equal" in exported.stderr
-    parity = last_run(exported.stdout)["metrics"]["export"]["parity.f16"]  # type: ignore[index]
+    facts = last_run(exported.stdout)["metrics"]["export"]  # type: ignore[index]
+    parity, kept = facts["parity.f16"], facts["retention.f16"]
     assert parity["tokens_equal"] and parity["top1_agreement"] >= 0.99
+    assert kept["share"] == pytest.approx(1, abs=0.02) and kept["n"] >= 12
+    assert "f16: keeps 100% [" in exported.stderr
 
     dry = run(place, "deploy", str(folder), "--name", "tiny", "--dry-run")
     assert dry.returncode == 0 and (folder / "export" / "Modelfile").is_file()
     absent = run(place, "deploy", str(folder), "--name", "tiny", "--host", "http://127.0.0.1:9")
     assert absent.returncode == 1 and "no Ollama server" in absent.stderr
     assert (folder / "export" / "Modelfile").is_file()
+
+
+def test_the_smallest_file_that_keeps_enough(place: Path) -> None:
+    folder = place / ".forge" / "runs" / "repo"
+    done = run(place, "export", str(folder), "--quant", "auto")
+    assert done.returncode == 0, done.stderr
+    record = last_run(done.stdout)
+    chosen = done.stderr.split("auto: ")[-1].split()[0]
+    kept = record["metrics"]["export"][f"retention.{chosen}"]  # type: ignore[index]
+    assert kept["share"] >= 0.95
+    files = {Path(file).stem.rsplit("-", 1)[1] for file in record["files"]}  # type: ignore[attr-defined]
+    assert files == {"f16", chosen}, "those that kept too little are gone"
+    assert {file.name for file in (folder / "export").glob("*.gguf*")} == {
+        f"repo-{name}.gguf" for name in files
+    }
+    beside = run(place, "export", str(folder), "--quant", "auto", "--quant", "f16")
+    assert beside.returncode == 2 and "no other type beside it" in beside.stderr
 
 
 def test_several_suites_at_once(place: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,13 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained = [{"step": n, "loss": 2 / (n + 1)} for n in range(1, 30)]
     trained[10]["valid_loss"] = 0.3
     file = tmp_path_factory.mktemp("page") / "report.html"
-    file.write_text(render(rows, sides, pairs, verdict, {"command": f"forge eval {LONG}"}, trained))
+    facts = {"command": f"forge eval {LONG}"}
+    others = [replace(pair, side="out/m.gguf") for pair in pairs]
+    file.write_text(
+        render(
+            rows, sides, [*pairs, *others], verdict, facts, trained, deciding=[("base", "tuned")]
+        )
+    )
     return file
 
 
@@ -100,6 +107,8 @@ def test_it_fits_and_needs_nothing_else(browser: Browser, page_file: Path, width
     assert title == "Is the tuned model better? better"
     assert page.get_by_text("answer f1, documents as given: 0.1 → 0.5").is_visible()
     assert page.get_by_text("the base with the trained adapters").is_visible()
+    shown = page.locator("details:has(svg) > summary").all_inner_texts()
+    assert shown == ["base → tuned", "base → m.gguf"], "what decides goes first"
     assert page.locator("mark.right").first.inner_text() == "limit = 3"
     assert page.locator("mark.madeup").count() == 4
     picture = page.get_by_role("img", name="Differences from base to tuned")

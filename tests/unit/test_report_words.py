@@ -36,6 +36,14 @@ def test_sides(side: str, words: str) -> None:
     assert re.search(words, names.side_in_words(side))
 
 
+def test_a_path_is_called_by_its_last_part_where_that_tells_it_from_others() -> None:
+    found = names.short_names(["base", "out/m.gguf", "a/run", "b/run", "openai:org/m"])
+    assert found == {
+        "base": "base", "out/m.gguf": "m.gguf", "a/run": "a/run", "b/run": "b/run",
+        "openai:org/m": "openai:org/m",
+    }  # fmt: skip
+
+
 def test_reasons() -> None:
     said = names.reason_in_words("raft better: given.answer_f1: 0.1 → 0.5 (a.py: 3 rows)")
     assert said == "raft better: answer f1, documents as given: 0.1 → 0.5 (a.py: 3 rows)"

@@ -17,10 +17,14 @@ def export(
         list[str] | None, typer.Option(help="gguf, mlx, adapter or peft; repeatable.")
     ] = None,
     quant: Annotated[
-        list[str] | None, typer.Option(help="f16, q8_0 or q4_k_m; repeatable.")
+        list[str] | None,
+        typer.Option(help="q4_k_m, q8_0, f16 … or auto (the smallest that is enough); repeatable."),
     ] = None,
     parity: Annotated[
         bool | None, typer.Option("--parity/--no-parity", help="Check the file in llama.cpp.")
+    ] = None,
+    retention_rows: Annotated[
+        int | None, typer.Option(help="Test rows to show what a file keeps of the gain; 0: none.")
     ] = None,
     no_end: NoEnd = False,
     json_lines: Json = False,
@@ -29,12 +33,14 @@ def export(
 ) -> None:
     """Write the tuned model and check that it answers as the trained one.
 
-    --to gguf: for Ollama and llama.cpp; mlx: merged in float32, for mlx-lm and transformers;
-    adapter: the quantised residual and mlx-lm's adapter for it; peft: an adapter for the
+    Of each GGUF it says how much of the gain over the base it keeps. --quant auto: the smallest
+    that keeps 95 %. --to gguf: for Ollama and llama.cpp; mlx: merged in float32, for mlx-lm and
+    transformers; adapter: the quantised residual and its adapter; peft: an adapter for the
     original base. Example: forge export .forge/runs/repo --quant q4_k_m --to gguf --to peft
     """
     output = Output(json_lines=json_lines, quiet=quiet)
-    s = settings({"to": to, "quant": quant, "parity": parity}).settings
+    flags = {"to": to, "quant": quant, "parity": parity, "retention_rows": retention_rows}
+    s = settings(flags).settings
     from forge_cli import pipeline
 
     found = open_run(run, need_end=not no_end)

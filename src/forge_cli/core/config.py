@@ -40,7 +40,10 @@ Condition = Literal[
     "repo_tests",
 ]
 ExportKind = Literal["gguf", "mlx", "adapter", "peft"]
-Quant = Literal["f16", "q8_0", "q4_k_m"]
+Quant = Literal[
+    "auto", "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q4_0",
+    "iq4_nl", "iq4_xs", "mxfp4", "q3_k_l", "q3_k_m", "q3_k_s",
+]  # fmt: skip
 OptimiserName = Literal["adamw", "adafactor", "lion", "muon"]
 ScheduleName = Literal["cosine", "linear", "constant", "wsd"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
@@ -229,7 +232,12 @@ class Settings(BaseModel):
     resamples: int = Field(10_000, ge=1000, description="bootstrap resamples")
 
     to: list[ExportKind] = Field(["gguf"], description="what export writes")
-    quant: list[Quant] = Field(["q4_k_m"], description="GGUF types to write")
+    quant: list[Quant] = Field(
+        ["q4_k_m"], description="GGUF types to write; auto: the smallest that keeps enough"
+    )
+    retention_rows: int = Field(
+        24, ge=0, description="test rows on which a file shows what it keeps of the gain (0: none)"
+    )
     parity: bool = Field(True, description="check the exported file in llama.cpp")
     host: str = Field("http://127.0.0.1:11434", description="Ollama server")
 
@@ -237,8 +245,8 @@ class Settings(BaseModel):
 # Not part of what a run *is*: the same run directory may be taken up with other values.
 RUNTIME = {
     "jobs", "cache", "teacher_url", "teacher_jobs", "teacher_timeout", "teacher_price", "host",
-    "to", "quant", "parity", "min_examples", "max_rejects", "min_quality", "memory_limit",
-    "save_every", "keep_last", "track", "hosts",
+    "to", "quant", "parity", "retention_rows", "min_examples", "max_rejects", "min_quality",
+    "memory_limit", "save_every", "keep_last", "track", "hosts",
 }  # fmt: skip
 _ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_RECIPE"}
 

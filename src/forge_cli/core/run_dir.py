@@ -161,6 +161,11 @@ class RunDir:
         self.state["files"] = sorted(set(self.state["files"]) | set(files))
         self.save()
 
+    def drop_file(self, file: str) -> None:
+        """Forget an exported file that is no longer there."""
+        self.state["files"] = [kept for kept in self.state["files"] if kept != file]
+        self.save()
+
     def as_record(self) -> Run:
         """The `run` record that goes down the pipe."""
         return Run(

@@ -33,6 +33,8 @@ THRESHOLDS = {
     "f32": Threshold(0.99, 1e-3),
     "f16": Threshold(0.99, 1e-3),  # 99.9 %, 2.7e-6
     "q8_0": Threshold(0.93, 0.02),  # 95.3 %, 5.4e-3
+    "q6_k": Threshold(0.93, 0.03),
+    "q5_k_m": Threshold(0.88, 0.06),
     "q4_k_m": Threshold(0.80, 0.15),  # 85.5 %, 0.074
 }
 

@@ -18,6 +18,7 @@ from forge_cli.core.run_dir import RunDir
 from forge_cli.pipeline.continued import with_adapters
 from forge_cli.pipeline.data import make_examples, mine_chunks, validated, with_data
 from forge_cli.pipeline.distributed import follow, leading, send_rows
+from forge_cli.pipeline.exporting import export
 from forge_cli.pipeline.judging import evaluate, held_out, hold_gates, judge, test_rows
 
 if TYPE_CHECKING:
@@ -198,26 +199,6 @@ def train_settings(s: Settings) -> dict[str, Any]:
     return {"cache": cache, "budget": budget, **{name: getattr(s, name) for name in names}}
 
 
-def export(run: RunDir, s: Settings, reporter: Reporter) -> None:
-    """The export stage: GGUF files in export/, checked."""
-    from forge_cli import export as stage
-
-    _need(run, "train", "forge train")
-    with run.locked():
-        files, facts = stage.run(
-            adapters=run.path / "adapters",
-            out=run.path / "export",
-            name=run.path.name,
-            to=s.to,
-            quants=s.quant,
-            held_out=held_out(run),
-            parity=s.parity,
-            reporter=reporter,
-        )
-        run.record(export=run.state["metrics"].get("export", {}) | facts)
-        run.add_files([str(file) for file in files])
-
-
 def deploy(run: RunDir, s: Settings, *, name: str, dry_run: bool, reporter: Reporter) -> None:
     """Deploy the run's smallest exported GGUF; the smoke question is one of its test rows."""
     found = [Path(file) for file in run.state["files"] if file.endswith(".gguf")]
@@ -256,11 +237,6 @@ def deploy_file(
     )
     for answer in result.answers:
         reporter.note(f"smoke question: {answer.question[-160:]}\nanswer: {answer.answer}")
-
-
-def _need(run: RunDir, stage: str, command: str) -> None:
-    if not run.is_done(stage):
-        raise UsageError(f"{run.path}: not trained yet", f"run: {command}")
 
 
 __all__ = [

@@ -100,10 +100,12 @@ def judge(
     verdict = combine({suite.name: overall(pairs, suite) for suite in suites})
     run.record(eval=as_metrics(pairs), verdict=verdict.model_dump())
     facts = _facts(run, s, conditions)
+    deciding = [(_against(pairs, suite), suite.side) for suite in suites]
     facts["decided by"] = "; ".join(
-        f"{suite.name}: {_against(pairs, suite)} → {suite.side}" for suite in suites
+        f"{suite.name}: {against} → {side}"
+        for suite, (against, side) in zip(suites, deciding, strict=True)
     )
-    page, _ = write_reports(run.path / "eval", pairs, verdict, facts, read_rows(run.path))
+    page, _ = write_reports(run.path / "eval", pairs, verdict, facts, read_rows(run.path), deciding)
     write_card(run.path / "eval" / "model-card.md", _card(run, s, rows), pairs, verdict)
     reporter.note(f"every answer: {page}")
     run.finish("eval", **asked)

@@ -19,6 +19,7 @@ from forge_cli.evaluate.report.names import (
     METRICS,
     OUTCOMES,
     reason_in_words,
+    short_names,
     side_in_words,
 )
 from forge_cli.evaluate.statistics.verdict import Verdict
@@ -36,6 +37,7 @@ def write_reports(
     verdict: Verdict,
     facts: Mapping[str, str],
     trained: Sequence[Mapping[str, Any]] = (),
+    deciding: Sequence[tuple[str, str]] = (),
 ) -> list[Path]:
     """Write report.html and report.md beside the rows and the summaries they are made of.
 
@@ -43,6 +45,7 @@ def write_reports(
         out: the folder of the eval stage, with raft.jsonl and sides.json.
         facts: name → value, what the data card ends with: model, command, hashes, versions.
         trained: rows of the run's metrics.jsonl, for the loss curves.
+        deciding: reference and side of what the verdict is about; shown before the others.
     """
     lines = (out / "raft.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
@@ -50,7 +53,7 @@ def write_reports(
     clock = out / "latency.json"
     speeds = json.loads(clock.read_text(encoding="utf-8")) if clock.exists() else {}
     pages = {
-        "report.html": render(rows, sides, pairs, verdict, facts, trained, speeds),
+        "report.html": render(rows, sides, pairs, verdict, facts, trained, speeds, deciding),
         "report.md": as_markdown(pairs, verdict, facts),
     }
     for name, text in pages.items():
@@ -67,6 +70,7 @@ def render(
     facts: Mapping[str, str],
     trained: Sequence[Mapping[str, Any]] = (),
     speeds: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    deciding: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page, which needs nothing else: no network, no script but its own filter."""
     from jinja2 import Environment
@@ -74,15 +78,20 @@ def render(
     source = files("forge_cli.evaluate.report").joinpath("page.html.j2").read_text("utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     answered = [row for row in rows if any("text" in own for own in row["sides"].values())]
-    two = list(dict.fromkeys((pair.reference, pair.side) for pair in pairs))
+    # Those that decide, then the others, of the later sides first.
+    made = dict.fromkeys((pair.reference, pair.side) for pair in reversed(pairs))
+    two = [one for one in dict.fromkeys(deciding) if one in made]
+    two += [one for one in made if one not in two]
+    compared = list(dict.fromkeys([*sides, *speeds, *(side for pair in two for side in pair)]))
     shown = [_as_row(row, list(sides)) for row in answered]
     return environment.from_string(source).render(
         verdict=verdict,
         says=OUTCOMES[verdict.outcome],
         reasons=[reason_in_words(reason) for reason in verdict.reasons],
-        compared={side: side_in_words(side) for side in sides or speeds},
+        compared={side: side_in_words(side) for side in compared},
         measured={m: METRICS[m] for m in dict.fromkeys(pair.metric for pair in pairs)},
         repository=Path(facts.get("trained on", "")).name,
+        label=short_names(compared),
         names=CONDITION_NAMES,
         forests=[(one, other, _forest(pairs, one, other)) for one, other in two],
         speeds=speeds,

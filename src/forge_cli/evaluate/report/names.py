@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 
 CONDITION_NAMES = {
     "given": "documents as given",
@@ -75,6 +77,13 @@ def side_in_words(side: str) -> str:
     if model != side:
         words += ", shown two worked answers: so that the form of an answer alone wins nothing"
     return words
+
+
+def short_names(sides: Iterable[str]) -> dict[str, str]:
+    """Each side's name without the folders of its path, where that names it alone."""
+    short = {side: side if ":" in side else side.rsplit("/", 1)[-1] for side in sides}
+    several = {name for name, count in Counter(short.values()).items() if count > 1}
+    return {side: side if name in several else name for side, name in short.items()}
 
 
 def reason_in_words(reason: str) -> str:

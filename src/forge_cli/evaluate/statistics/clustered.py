@@ -64,7 +64,9 @@ def clustered_mean(
         return Clustered(mean, mean, mean, math.nan, 1.0, math.nan, len(x), count)
     error = _jackknife(sums, sizes)
     if error == 0:
-        return Clustered(mean, mean, mean, 0.0, float(mean == 0), 0.0, len(x), count)
+        # All alike: of how they would differ nothing is known, and p is that of their signs.
+        p = 1.0 if mean == 0 else 2.0 ** (1 - count)
+        return Clustered(mean, mean, mean, 0.0, p, math.nan, len(x), count)
     freedom = max(1.0, sizes.sum() ** 2 / (sizes**2).sum() - 1)
     reach = t_quantile(0.975, freedom) * error
     scores = _studentised(sums, sizes, mean, resamples, seed)

@@ -1,0 +1,123 @@
+"""The export stage over a run directory: files, checked, and what they keep of the gain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge_cli.core.config import Settings
+from forge_cli.core.errors import GateFailed, UsageError
+from forge_cli.core.events import Reporter
+from forge_cli.core.run_dir import RunDir
+from forge_cli.pipeline.judging import held_out, test_rows
+
+if TYPE_CHECKING:
+    from forge_cli.evaluate.statistics.retained import Retained
+
+# What `auto` tries, the smallest first, until one keeps this share of the held-out gain.
+AUTO, ENOUGH = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16"), 0.95
+
+
+def export(run: RunDir, s: Settings, reporter: Reporter) -> None:
+    """The export stage: GGUF files and directories in export/, checked.
+
+    Raises:
+        UsageError: the run is not trained, or `auto` has nothing to decide by.
+        GateFailed: a file is not the trained model.
+    """
+    if not run.is_done("train"):
+        raise UsageError(f"{run.path}: not trained yet", "run: forge train")
+    auto = "auto" in s.quant and "gguf" in s.to
+    if auto and (len(s.quant) > 1 or not s.retention_rows or not _rows(run, s)):
+        raise UsageError(
+            "quant auto: needs test rows (retention_rows), and no other type beside it",
+            "name types: --quant q4_k_m --quant q8_0",
+        )
+    with run.locked():
+        if others := [kind for kind in s.to if kind != "gguf"]:
+            _write(run, s, others, [], reporter)
+        if "gguf" not in s.to:
+            return
+        if auto:
+            _smallest(run, s, reporter)
+            return
+        for quant in dict.fromkeys(s.quant):
+            _write(run, s, ["gguf"], [quant], reporter)
+            _judge(run, s, quant, reporter)
+
+
+def _smallest(run: RunDir, s: Settings, reporter: Reporter) -> None:
+    """The smallest file that keeps enough; the others that were tried are removed."""
+    for quant in AUTO:
+        try:
+            _write(run, s, ["gguf"], [quant], reporter)
+        except GateFailed as fault:
+            if quant == AUTO[-1]:
+                raise
+            _file(run, f"{quant}.gguf.rejected").unlink()
+            reporter.note(f"auto: {quant} is not near enough ({fault}); a larger type is tried")
+            continue
+        found = _judge(run, s, quant, reporter)
+        if found is None or found.share >= ENOUGH or quant == AUTO[-1]:
+            reporter.note(f"auto: {quant}")
+            return
+        reporter.note(f"auto: {quant} keeps too little; a larger type is tried")
+        file = _file(run, f"{quant}.gguf")
+        file.unlink()
+        run.drop_file(str(file))
+
+
+def _write(
+    run: RunDir, s: Settings, to: Sequence[str], quants: Sequence[str], reporter: Reporter
+) -> None:
+    from forge_cli import export as stage
+
+    files, facts = stage.run(
+        adapters=run.path / "adapters",
+        out=run.path / "export",
+        name=run.path.name,
+        to=to,
+        quants=quants,
+        held_out=held_out(run),
+        parity=s.parity,
+        reporter=reporter,
+    )
+    _record(run, facts)
+    run.add_files([str(file) for file in files])
+
+
+def _judge(run: RunDir, s: Settings, quant: str, reporter: Reporter) -> Retained | None:
+    """What a file keeps; None where that is not asked for, or nothing was gained."""
+    rows = _rows(run, s)
+    if not s.parity or not rows:
+        return None
+    from forge_cli.pipeline.retention import measure
+
+    file = _file(run, f"{quant}.gguf")
+    found = measure(run, file, rows, s, reporter)
+    if found is None:
+        reporter.note(f"{quant}: the tuned model is no better than its base: nothing to keep")
+        return None
+    reporter.note(
+        f"{quant}: keeps {found.share:.0%} [{found.low:.0%}, {found.high:.0%}] of what was gained "
+        f"over the base ({found.n} rows, {found.clusters} files)"
+    )
+    _record(run, {f"retention.{quant}": found.as_dict() | {"bytes": file.stat().st_size}})
+    return found
+
+
+def _rows(run: RunDir, s: Settings) -> list[Any]:
+    from forge_cli.evaluate import spread
+
+    if not s.retention_rows or not run.file("data", "examples.jsonl").exists():
+        return []
+    return spread(test_rows(run), s.retention_rows, s.seed)
+
+
+def _file(run: RunDir, ending: str) -> Path:
+    return run.path / "export" / f"{run.path.name}-{ending}"
+
+
+def _record(run: RunDir, facts: dict[str, Any]) -> None:
+    run.record(export=run.state["metrics"].get("export", {}) | facts)
