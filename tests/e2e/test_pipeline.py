@@ -115,6 +115,8 @@ def test_the_smallest_file_that_keeps_enough(place: Path) -> None:
     assert {file.name for file in (folder / "export").glob("*.gguf*")} == {
         f"repo-{name}.gguf" for name in files
     }
+    picture = (folder / "export" / "retention.svg").read_text()
+    assert ">f16<" in picture and f">{chosen}<" in picture
     beside = run(place, "export", str(folder), "--quant", "auto", "--quant", "f16")
     assert beside.returncode == 2 and "no other type beside it" in beside.stderr
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from forge_cli.core.config import Settings
 from forge_cli.core.errors import GateFailed, UsageError
 from forge_cli.core.events import Reporter
+from forge_cli.core.jsonl import atomic_file
 from forge_cli.core.run_dir import RunDir
 from forge_cli.pipeline.judging import held_out, test_rows
 
@@ -104,7 +105,25 @@ def _judge(run: RunDir, s: Settings, quant: str, reporter: Reporter) -> Retained
         f"over the base ({found.n} rows, {found.clusters} files)"
     )
     _record(run, {f"retention.{quant}": found.as_dict() | {"bytes": file.stat().st_size}})
+    _draw(run, reporter)
     return found
+
+
+def _draw(run: RunDir, reporter: Reporter) -> None:
+    """The picture of all types that were tried; of one alone there is nothing to see."""
+    from forge_cli.evaluate.report.retention import retention_plot
+
+    facts = run.state["metrics"]["export"]
+    tried = {
+        name.removeprefix("retention."): own
+        for name, own in facts.items()
+        if name.startswith("retention.")
+    }
+    if len(tried) > 1:
+        picture = run.path / "export" / "retention.svg"
+        with atomic_file(picture) as stream:
+            stream.write(retention_plot(tried, ENOUGH).encode())
+        reporter.note(f"size against what is kept: {picture}")
 
 
 def _rows(run: RunDir, s: Settings) -> list[Any]:
