@@ -7,7 +7,7 @@ skewed (gamma), and paired 0/1 scores; with an effect of the file on all its row
 rows     the percentile bootstrap of rows drawn singly (what most reports do)
 files    the percentile bootstrap of whole files
 t        Student's t, jackknife over files, degrees of freedom by the files' sizes
-forge    `evaluate.statistics.clustered_mean`: the wider of t and the bootstrap-t
+forge    `evaluate.statistics.clustered_mean`: the wider of t and the bootstrap-t over files
 Printed: per cent of trials in which the interval holds the truth; 93-97 is what it promises.
 """
 
@@ -66,7 +66,7 @@ def intervals(
 
 def main() -> None:
     """Print the table."""
-    trials = int(sys.argv[1]) if len(sys.argv) > 1 else 500
+    trials = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     print(f"{'files':>5}  {'differences':20}" + "".join(f"{method:>8}" for method in METHODS))
     for files in FILES:
         for kind in KINDS:

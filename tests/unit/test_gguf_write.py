@@ -7,15 +7,17 @@ import json
 import resource
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from gguf import GGUFReader, dequantize
 
+from forge_cli.core.config import Quant
 from forge_cli.core.errors import ForgeError, UsageError
-from forge_cli.export.gguf import ARCHITECTURES, Weight, write_gguf
+from forge_cli.export.gguf import ARCHITECTURES, QUANTS, Weight, write_gguf
 from forge_cli.export.gguf.names import map_names, rotate, rotated_heads
+from forge_cli.export.parity import THRESHOLDS
 from forge_cli.models.gguf_import import import_gguf, unrotate
 from tiny_gguf import (
     as_weights,
@@ -171,6 +173,10 @@ def test_what_cannot_be_written_exactly_is_refused(
         write_gguf(out, **REFUSED[said](model))
     assert [f.name for f in out.parent.iterdir()] == ["model.gguf"]
     assert out.read_bytes() == b"before"
+
+
+def test_every_type_can_be_asked_for_and_has_a_threshold() -> None:
+    assert set(get_args(Quant)) - {"auto"} == set(QUANTS) == set(THRESHOLDS)
 
 
 def test_an_unknown_type_is_a_usage_error(tmp_path: Path, model: dict[str, Any]) -> None:

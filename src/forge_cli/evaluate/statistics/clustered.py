@@ -16,6 +16,9 @@ import numpy as np
 from forge_cli.evaluate.statistics.student import t_cdf, t_quantile
 
 _DRAWN_AT_ONCE = 2_000_000  # numbers
+# Of the sample's own error, the least that a resample is taken to have: with few files some
+# resamples draw nearly one value alone, and an interval would grow without bound by them.
+_LEAST_ERROR = 0.4
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def clustered_mean(
         return Clustered(mean, mean, mean, 0.0, p, math.nan, len(x), count)
     freedom = max(1.0, sizes.sum() ** 2 / (sizes**2).sum() - 1)
     reach = t_quantile(0.975, freedom) * error
-    scores = _studentised(sums, sizes, mean, resamples, seed)
+    scores = _studentised(sums, sizes, mean, error, resamples, seed)
     below, above = np.quantile(scores, [0.025, 0.975])
     seen = mean / error
     # Each tail by itself, as the interval has it.
@@ -95,9 +98,9 @@ def _jackknife(sums: np.ndarray, sizes: np.ndarray) -> float:
 
 
 def _studentised(
-    sums: np.ndarray, sizes: np.ndarray, mean: float, resamples: int, seed: int
+    sums: np.ndarray, sizes: np.ndarray, mean: float, error: float, resamples: int, seed: int
 ) -> np.ndarray:
-    """(mean* − mean) / error* of each resample; those of one and the same value are left out."""
+    """(mean* − mean) / error* of each resample, whose error* is at least a part of `error`."""
     rng, count = np.random.default_rng(seed), len(sums)
     part = max(1, _DRAWN_AT_ONCE // count)
     found = []
@@ -108,6 +111,5 @@ def _studentised(
         means = own_sums.sum(axis=1) / total
         residuals = own_sums - means[:, None] * own_sizes
         errors = np.sqrt(count / (count - 1) * (residuals**2).sum(axis=1)) / total
-        fine = errors > 1e-12 * np.abs(means).max(initial=1.0)
-        found.append((means[fine] - mean) / errors[fine])
+        found.append((means - mean) / np.maximum(errors, _LEAST_ERROR * error))
     return np.concatenate(found)
