@@ -27,7 +27,7 @@ class Threshold:
     mean_kl: float  # nats, at most
 
 
-# Beside each: SmolLM2-135M-Instruct, 2,621 positions, against MLX in float32 (benchmarks/quants.py).
+# Beside each: SmolLM2-135M-Instruct, 2,621 positions, against MLX (benchmarks/quants.py).
 # A model this small loses more to a type than a larger one.
 THRESHOLDS = {
     "f32": Threshold(0.99, 1e-3),
