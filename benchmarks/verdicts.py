@@ -52,7 +52,7 @@ def make_questions(rng: Generator, files: int) -> list[Question]:
 
 def answer_by_chance(rng: Generator, questions: list[Question], gain: float) -> Scores:
     """Scores of two sides, alike but for the gain."""
-    odds = {path: rng.beta(1.5, 1.5) for path in {q.example.origin.path for q in questions}}
+    odds = {path: rng.beta(1.5, 1.5) for path in sorted({q.example.origin.path for q in questions})}
     scores: Scores = {"base": [], "tuned": []}
     for question in questions:
         for side, own in scores.items():

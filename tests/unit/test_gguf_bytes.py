@@ -33,23 +33,21 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-# Every type, for Llama; 80 layers where the type looks at their number.
+# Every type for Llama in two shapes; of the other shapes and families what is otherwise there.
 TYPES = [quant for quant in QUANTS if quant != "f32"]
+SOME = ("q4_k_m", "q3_k_m", "iq4_xs")
 CASES = [
-    ("llama", shape, quant)
-    for shape in SHAPES
-    for quant in TYPES
-    if shape != "8 experts"
-    if quant[-1] in "sml" or shape != "80 layers"
+    ("llama", shape, quant) for shape in ("rows of 256", "rows of 576, tied") for quant in TYPES
 ]
+CASES += [("llama", shape, q) for shape in ("rows of 96", "one query a value") for q in SOME]
+CASES += [("llama", "80 layers", quant) for quant in ("q4_k_m", "q3_k_s", "q4_k_s")]
 CASES += [(kind, "rows of 256", "q4_k_m") for kind in ("qwen2", "qwen3", "gemma2", "gemma3_text")]
-CASES += [("qwen2", "80 layers", quant) for quant in ("q4_k_m", "q3_k_s")]
-CASES += [("phi3", "rows of 256", quant) for quant in ("q3_k_m", "q4_k_m", "q5_k_m", "iq4_xs")]
+CASES += [("qwen2", "80 layers", "q3_k_s")]
+CASES += [("phi3", "rows of 256", quant) for quant in ("q3_k_m", "q4_k_m", "q5_k_m")]
 CASES += [
     (kind, shape, quant)
     for kind, shape in (("mixtral", "8 experts"), ("qwen3_moe", "rows of 256"))
-    for quant in TYPES
-    if quant not in ("f16", "bf16", "q8_0", "q6_k")
+    for quant in ("q4_k_m", "q3_k_s", "q5_k_s", "iq4_nl", "mxfp4")
 ]
 
 
