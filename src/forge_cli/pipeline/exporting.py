@@ -131,7 +131,8 @@ def _rows(run: RunDir, s: Settings) -> list[Any]:
 
     if not s.retention_rows or not run.file("data", "examples.jsonl").exists():
         return []
-    return spread(test_rows(run), s.retention_rows, s.seed)
+    # Of many files, as the judge's are: the first of them come in turns.
+    return spread(test_rows(run), s.eval_rows, s.seed)[: s.retention_rows]
 
 
 def _file(run: RunDir, ending: str) -> Path:
