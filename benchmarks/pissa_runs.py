@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 
 from forge_cli import evaluate, export, mine, raft, train, validate
-from forge_cli.core.config import cache_dir
 from forge_cli.core.events import SILENT
+from forge_cli.core.places import cache_dir
 from forge_cli.core.records import Example
 from forge_cli.evaluate.generation import Continuation, generate
 from forge_cli.evaluate.metrics import score

@@ -124,7 +124,7 @@ def mlx_lm(data: dict[str, Any], bits: int) -> tuple[list[float], float]:
 
 def unsloth(data: dict[str, Any]) -> tuple[list[float], float]:
     """The loss of Unsloth's MLX trainer, `make_cce_loss_fn`, on mlx-lm's LoRA layers."""
-    from forge_cli.core.config import cache_dir
+    from forge_cli.core.places import cache_dir
     from forge_cli.models.blas import preload_blas
 
     folder = cache_dir() / "unsloth_zoo"

@@ -71,11 +71,15 @@ class Runner:
         return str(self._reply("/apply-template", {"messages": messages})["prompt"])
 
     def answer(self, messages: list[dict[str, str]], options: dict[str, Any]) -> str:
-        names = {"temperature": "temperature", "seed": "seed", "stop": "stop"}
-        body = {theirs: options[ours] for ours, theirs in names.items() if ours in options}
+        body = {k: options[k] for k in ("temperature", "seed", "stop") if k in options}
         body |= {"messages": messages, "max_tokens": options.get("num_predict", 256)}
         reply = self._reply("/v1/chat/completions", body)
         return str(reply["choices"][0]["message"]["content"])
+
+    def complete(self, prompt: str, options: dict[str, Any]) -> str:
+        body = {k: options[k] for k in ("temperature", "seed", "stop") if k in options}
+        body |= {"prompt": prompt, "n_predict": options.get("num_predict", 256)}
+        return str(self._reply("/completion", body)["content"])
 
     def stop(self) -> None:
         self.process.terminate()

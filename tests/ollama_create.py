@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -40,7 +42,23 @@ class Manifest:
     system: str
     license: str
     parameters: dict[str, Any]
-    architecture: str
+    metadata: dict[str, Any]  # of the GGUF, what a text or a number is
+    in_go: bool = False  # the template is Go's; else the GGUF's own Jinja renders
+
+    @property
+    def id(self) -> str:
+        """What /api/tags calls its digest: of the manifest, so that two names may have one."""
+        return hashlib.sha256(repr(sorted(vars(self).items(), key=str)).encode()).hexdigest()
+
+    def go_render(self, messages: list[dict[str, str]]) -> str:
+        """The prompt by Go's own template engine; only `.Messages`, as Forge's templates."""
+        import go_template
+
+        with tempfile.NamedTemporaryFile("w", suffix=".tmpl", encoding="utf-8") as file:
+            file.write(self.template)
+            file.flush()
+            turns = [{"Role": m["role"], "Content": m["content"]} for m in messages]
+            return go_template.render(Path(file.name), {"Messages": turns}).decode()
 
 
 Blob = Callable[[str], Path]
@@ -94,9 +112,11 @@ def create(body: dict[str, Any], blob: Blob, keep: Keep) -> Iterator[str]:
         raise Refused(f"LoRA adapters are no longer supported: {path} is a LoRA adapter")
     jinja, parameters = head.get("tokenizer.chat_template", ""), {}
     template = jinja or "{{ .Prompt }}"
+    in_go = bool(body.get("template"))
     if "<|im_start|>" in jinja and len(jinja) < 600:
         yield "using autodetected template chatml"
         template, parameters = CHATML, {"stop": ["<|im_start|>", "<|im_end|>"]}
+        in_go = True
     if blob(digest).exists():
         yield f"using existing layer {digest}"
     yield "writing manifest"
@@ -106,7 +126,8 @@ def create(body: dict[str, Any], blob: Blob, keep: Keep) -> Iterator[str]:
         system=body.get("system", ""),
         license=body.get("license", ""),
         parameters={**parameters, **(body.get("parameters") or {})},
-        architecture=str(head.get("general.architecture", "")),
+        metadata={k: v for k, v in head.items() if k != "tokenizer.chat_template"},
+        in_go=in_go,
     )
     keep(full_name(body["model"]), manifest)
     yield "success"
@@ -133,12 +154,12 @@ def read_gguf(blob: Path) -> dict[str, Any]:
         raise Refused(f"open {blob}: no such file or directory", 500)
     if blob.read_bytes()[:4] != b"GGUF":
         raise Refused("invalid file magic", 500)
-    wanted = ("general.type", "general.architecture", "tokenizer.chat_template")
+    wanted = ("general.", "forge.", "tokenizer.chat_template")
     try:
         fields = GGUFReader(str(blob)).fields
     except (ValueError, IndexError, KeyError) as error:
         raise Refused(f"unexpected EOF: {error}", 500) from error
-    return {key: fields[key].contents() for key in wanted if key in fields}
+    return {key: field.contents() for key, field in fields.items() if key.startswith(wanted)}
 
 
 def go_syntax(value: Any) -> str:

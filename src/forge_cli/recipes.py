@@ -6,8 +6,8 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from forge_cli.core.config import read_yaml
 from forge_cli.core.errors import UsageError
+from forge_cli.core.yaml_file import read_yaml
 
 
 def recipes_dir() -> Path:

@@ -18,12 +18,17 @@ from forge_cli import deploy
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT, Silent
 from forge_cli.core.records import Message
+from forge_cli.deploy import upload
+from forge_cli.deploy.ollama import Server
+from forge_cli.deploy.smoke import Question
 from ollama_server import OllamaServer
 
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + "
     "message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+CAPITAL = "What is the capital city of France? Answer with its name."
 SYSTEM = 'Answer from the documents.\nQuote them "word for word".'
 
 
@@ -81,6 +86,11 @@ def server() -> Iterator[OllamaServer]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "_WAIT", 0.0)
+
+
 @pytest.fixture
 def gguf(tmp_path: Path) -> Path:
     return write_gguf(tmp_path / "model.q8_0.gguf")
@@ -98,7 +108,7 @@ def deploy_to(url: str, gguf: Path, **changes: Any) -> deploy.DeployResult:
     return deploy.run(gguf, **(values | changes))
 
 
-def refused(server: OllamaServer, gguf: Path, match: str) -> ForgeError:
+def refused(server: OllamaServer, gguf: Path, match: str, code: int = 1) -> ForgeError:
     """Deploy and expect one clear line that names the kept Modelfile."""
     with pytest.raises(ForgeError, match=match) as caught:
         deploy_to(server.url, gguf)
@@ -106,19 +116,12 @@ def refused(server: OllamaServer, gguf: Path, match: str) -> ForgeError:
     assert kept.read_text().startswith("FROM ../model.q8_0.gguf\n")
     assert caught.value.message.endswith(f"the Modelfile is kept at {kept}")
     assert "\n" not in caught.value.message and caught.value.hint
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == code
     return caught.value
 
 
 def test_smollm2_is_uploaded_created_and_answers(server: OllamaServer, tmp_path: Path) -> None:
-    question = (
-        (
-            Message(
-                role="user", content="What is the capital city of France? Answer with its name."
-            ),
-        ),
-        "Paris",
-    )
+    question = Question((Message(role="user", content=CAPITAL),), ("Paris",))
     recorder = Recorder()
     values: dict[str, Any] = {
         "name": "me/smollm2:v1",
@@ -139,8 +142,9 @@ def test_smollm2_is_uploaded_created_and_answers(server: OllamaServer, tmp_path:
     assert (server.blobs / result.digest.replace(":", "-")).stat().st_size > 90e6
 
     client = ollama.Client(host=server.url)
-    assert [model.model for model in client.list().models] == ["me/smollm2:v1"]
-    assert [model.model for model in client.ps().models] == ["me/smollm2:v1"]
+    names = {model.model for model in client.list().models}
+    assert names == {"me/smollm2:v1", result.version} and result.version.startswith("me/smollm2:2")
+    assert {model.model for model in client.ps().models} == names
     debug = {"model": "me/smollm2:v1", "_debug_render_only": True}
     debug["messages"] = [{"role": "user", "content": "Hi"}]
     reply = httpx.post(f"{server.url}/api/chat", json=debug, timeout=60).json()
@@ -150,9 +154,16 @@ def test_smollm2_is_uploaded_created_and_answers(server: OllamaServer, tmp_path:
 
     again = deploy_to(server.url, smollm2(), **values)
     assert not again.uploaded and again.answers == result.answers
+    assert again.version == result.version and again.previous == ""
     assert sum(request.startswith("POST /api/blobs") for request in server.requests) == 1
-    client.delete("me/smollm2:v1")
-    assert client.list().models == []
+    with Server(server.url) as ours:
+        ours.stop("me/smollm2:v1")
+        assert ours.loaded() == []
+        ours.load("me/smollm2:v1")
+        assert len(ours.loaded()) == 2
+        assert list(ours.pull("me/smollm2:v1")) == ["pulling manifest", "success"]
+        with pytest.raises(ForgeError, match="pulling nobody failed: pull model manifest"):
+            list(ours.pull("nobody"))
 
 
 def test_the_server_keeps_what_the_modelfile_says(server: OllamaServer, gguf: Path) -> None:
@@ -165,9 +176,8 @@ def test_the_server_keeps_what_the_modelfile_says(server: OllamaServer, gguf: Pa
         "num_ctx": 512,
         "stop": ["<|im_end|>"],
     }
-    kept = server.models["demo:latest"]
-    assert kept.system == SYSTEM
-    assert kept.parameters["stop"] == ["<|im_end|>"]
+    assert body["model"].startswith("demo:2") and body["system"] == SYSTEM
+    assert server.models == {}, "a version that does not answer is taken away again"
     text = (gguf.parent / "deploy" / "Modelfile").read_text()
     for line in (
         "PARAMETER num_ctx 512",
@@ -235,7 +245,7 @@ def test_connection_that_drops_during_the_upload_then_a_second_try(
     assert list(server.blobs.iterdir()) == []
     server.faults.drop_upload_after = None
     refused(server, gguf, "the smoke prompt failed")
-    assert "demo:latest" in server.models
+    assert len(list(server.blobs.iterdir())) == 1
 
 
 @pytest.mark.parametrize(
@@ -245,7 +255,7 @@ def test_connection_that_drops_during_the_upload_then_a_second_try(
         ("/api/blobs", r"asking for the blob failed \(500\)"),
         ("/api/create", r"creating the model failed \(500\): an injected fault"),
         ("/api/show", r"showing the model failed \(500\): an injected fault"),
-        ("/api/chat", r"the smoke prompt failed \(500\): an injected fault"),
+        ("/api/chat", r"cannot render a prompt .* failed \(500\): an injected fault"),
     ],
 )
 def test_server_error_is_one_line(server: OllamaServer, gguf: Path, path: str, match: str) -> None:
@@ -276,7 +286,7 @@ def test_model_without_a_template_is_not_served(server: OllamaServer, tmp_path: 
 
 def test_empty_smoke_answer_is_a_failure(server: OllamaServer, gguf: Path) -> None:
     server.faults.silent = True
-    refused(server, gguf, "answers a smoke question with nothing")
+    refused(server, gguf, "answers a smoke question with nothing", code=3)
 
 
 def test_an_adapter_is_not_sent(server: OllamaServer, tmp_path: Path) -> None:
@@ -341,14 +351,7 @@ def test_the_stage_costs_the_command_line_nothing() -> None:
 )
 def test_live_ollama(tmp_path: Path) -> None:
     url, name = os.environ["FORGE_TEST_OLLAMA"], "forge-test-deploy"
-    question = (
-        (
-            Message(
-                role="user", content="What is the capital city of France? Answer with its name."
-            ),
-        ),
-        "Paris",
-    )
+    question = Question((Message(role="user", content=CAPITAL),), ("Paris",))
     result = deploy_to(url, smollm2(), name=name, out_dir=tmp_path, smoke=[question])
     try:
         assert result.answers[0].answer.strip()

@@ -27,7 +27,11 @@ def test_header_is_what_the_reference_reader_says() -> None:
         architecture=fields["general.architecture"].contents(),
         context_length=fields["llama.context_length"].contents(),
         end_tokens=(fields["tokenizer.ggml.tokens"].contents()[end],),
-        has_template="tokenizer.chat_template" in fields,
+        template=fields["tokenizer.chat_template"].contents(),
+        bos="<|im_start|>",
+        eos="<|im_end|>",
+        adds_bos=False,
+        provenance={},
     )
     assert header.end_tokens == ("<|im_end|>",)
 

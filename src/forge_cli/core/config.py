@@ -19,6 +19,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forge_cli.core.errors import UsageError
+from forge_cli.core.places import user_file
+from forge_cli.core.yaml_file import read_yaml
 
 Init = Literal["pissa", "qpissa", "lora", "loftq", "dora"]
 LayerRange = Annotated[
@@ -240,15 +242,23 @@ class Settings(BaseModel):
     )
     parity: bool = Field(True, description="check the exported file in llama.cpp")
     host: str = Field("http://127.0.0.1:11434", description="Ollama server")
+    num_ctx: int | None = Field(
+        None, ge=256, description="context served, in tokens (none: 8192, or the model's if less)"
+    )
+    smoke_questions: int = Field(
+        4, ge=0, description="test rows that a new version must answer before it is served"
+    )
+    keep_versions: int = Field(3, ge=1, description="versions of a name that stay on the server")
 
 
 # Not part of what a run *is*: the same run directory may be taken up with other values.
 RUNTIME = {
     "jobs", "cache", "teacher_url", "teacher_jobs", "teacher_timeout", "teacher_price", "host",
     "to", "quant", "parity", "retention_rows", "min_examples", "max_rejects", "min_quality",
-    "memory_limit", "save_every", "keep_last", "track", "hosts",
+    "memory_limit", "save_every", "keep_last", "track", "hosts", "num_ctx", "smoke_questions",
+    "keep_versions",
 }  # fmt: skip
-_ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_RECIPE"}
+_ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_DATA", "FORGE_RECIPE"}
 
 
 @dataclass(frozen=True)
@@ -329,19 +339,6 @@ def checked(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
         ) from None
 
 
-def user_file() -> Path:
-    """The user's own settings (XDG base directory)."""
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "forge" / "forge.yaml"
-
-
-def cache_dir() -> Path:
-    """Where Forge keeps what can be made again: FORGE_CACHE, else the XDG cache."""
-    if own := os.environ.get("FORGE_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forge"
-
-
 def parse_duration(text: str) -> float:
     """Seconds of "90s", "45m", "2h" or "1h30m".
 
@@ -353,32 +350,6 @@ def parse_duration(text: str) -> float:
     if not found or not any(parts):
         raise UsageError(f"budget {text!r}: not a duration", "write for example 45m, 2h or 1h30m")
     return parts[0] * 3600.0 + parts[1] * 60.0 + parts[2]
-
-
-def read_yaml(file: Path) -> dict[str, tuple[Any, int]]:
-    """The top-level keys of a YAML mapping with their values and lines; {} where no file is.
-
-    Raises:
-        UsageError: it cannot be read, is not YAML, or is not a mapping.
-    """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: cannot be read: {error}", "mend the file") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{file}:{line}: not YAML: {error.problem}", "mend that line") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
-        raise UsageError(f"{file}:1: not a mapping of settings", "write lines such as: rank: 16")
-    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
-    return {str(k): (v, lines.get(str(k), 1)) for k, v in data.items()}
 
 
 def _unknown(key: str, origin: str) -> UsageError:

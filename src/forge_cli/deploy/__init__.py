@@ -1,5 +1,6 @@
-"""Deploy a finished GGUF: write its Modelfile, hand it to Ollama, ask it something."""
+"""Deploy a finished GGUF: beside the old one, checked, asked, and only then in its place."""
 
-from forge_cli.deploy.deployment import DeployResult, SmokeAnswer, run
+from forge_cli.deploy.deployment import DeployResult, run
+from forge_cli.deploy.rollback import roll_back, versions
 
-__all__ = ["DeployResult", "SmokeAnswer", "run"]
+__all__ = ["DeployResult", "roll_back", "run", "versions"]

@@ -46,6 +46,16 @@ def check_name(name: str) -> str:
     return name
 
 
+def full_name(name: str) -> str:
+    """The name with its tag, which is `latest` where none is given."""
+    return name if name.rfind(":") > name.rfind("/") else f"{name}:latest"
+
+
+def with_tag(name: str, tag: str) -> str:
+    """The same model under another tag."""
+    return f"{full_name(name).rpartition(':')[0]}:{tag}"
+
+
 def _check_part(name: str, kind: str, part: str, pattern: re.Pattern[str], longest: int) -> None:
     if not part:
         raise UsageError(f"--name {name!r}: the {kind} is empty", _NAME_HINT)

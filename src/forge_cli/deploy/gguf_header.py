@@ -7,6 +7,7 @@ seconds for a vocabulary of which two entries are of interest here.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -29,7 +30,11 @@ class Header:
     architecture: str
     context_length: int | None
     end_tokens: tuple[str, ...]  # text of the end-of-sequence and end-of-turn tokens
-    has_template: bool
+    template: str  # the chat template, in Jinja; empty if there is none
+    bos: str  # text of the beginning-of-sequence token
+    eos: str
+    adds_bos: bool  # whether the runner puts it before every prompt by itself
+    provenance: Mapping[str, str]  # what Forge wrote of where it comes from: forge.*
 
 
 class _Broken(Exception):
@@ -53,18 +58,30 @@ def read_header(path: Path) -> Header:
         raise ForgeError(f"{path}: cannot be read: {error.strerror}", "check the file") from None
     except _Broken as error:
         raise ForgeError(f"{path}: {error}", "export it again") from None
+    return _header(values)
+
+
+def _header(values: Mapping[str, Any]) -> Header:
     architecture = str(values.get("general.architecture", ""))
-    tokens = values.get("tokenizer.ggml.tokens", [])
-    ends = [values.get(f"tokenizer.ggml.{end}_token_id") for end in ("eos", "eot")]
     context = values.get(f"{architecture}.context_length")
+    tokens = values.get("tokenizer.ggml.tokens", [])
+
+    def text_of(role: str) -> str:
+        index = values.get(f"tokenizer.ggml.{role}_token_id")
+        return str(tokens[index]) if isinstance(index, int) and index < len(tokens) else ""
+
+    # What llama.cpp takes where the file says nothing.
+    adds = values.get("tokenizer.ggml.model") == "llama"
     return Header(
         kind=str(values.get("general.type", "model")),
         architecture=architecture,
         context_length=context if isinstance(context, int) else None,
-        end_tokens=tuple(
-            dict.fromkeys(tokens[i] for i in ends if isinstance(i, int) and i < len(tokens))
-        ),
-        has_template=bool(values.get("tokenizer.chat_template")),
+        end_tokens=tuple(dict.fromkeys(filter(None, (text_of("eos"), text_of("eot"))))),
+        template=str(values.get("tokenizer.chat_template") or ""),
+        bos=text_of("bos"),
+        eos=text_of("eos"),
+        adds_bos=bool(values.get("tokenizer.ggml.add_bos_token", adds)),
+        provenance={k: str(v) for k, v in values.items() if k.startswith("forge.")},
     )
 
 

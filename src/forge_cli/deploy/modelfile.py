@@ -1,8 +1,8 @@
 """One description of a model, rendered two ways: as a Modelfile and as a create request.
 
 Both come from `Model.instructions`, so the file that stays on disk always says what was
-sent. No TEMPLATE: the GGUF carries the chat template that it was trained with. No ADAPTER:
-Ollama no longer takes one.
+sent. A TEMPLATE only where the server does not render the one that the GGUF carries as training
+did. No ADAPTER: Ollama no longer takes one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KINDS: dict[str, type] = {
     "use_mmap": bool,
     "stop": list,
 }
-_DEFAULT_NUM_CTX = 8192
+DEFAULT_NUM_CTX = 8192
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,14 @@ class Model:
     system: str
     parameters: Mapping[str, int | float | bool | list[str]]
     license: str = ""
+    template: str = ""  # in Go's language; only where the server renders the GGUF's own otherwise
 
     def instructions(self) -> Iterator[tuple[str, str, Any]]:
         """(instruction, parameter name or "", value) in the order of the Modelfile."""
         for name, value in self.parameters.items():
             yield "PARAMETER", name, value
+        if self.template:
+            yield "TEMPLATE", "", self.template
         if self.system:
             yield "SYSTEM", "", self.system
         if self.license:
@@ -72,8 +75,8 @@ def describe(
         ForgeError: no stop text is known, or a text that a Modelfile cannot carry.
     """
     checked = {name: _checked(name, value) for name, value in parameters.items()}
-    limit = context_length or _DEFAULT_NUM_CTX
-    checked.setdefault("num_ctx", min(limit, _DEFAULT_NUM_CTX))
+    limit = context_length or DEFAULT_NUM_CTX
+    checked.setdefault("num_ctx", min(limit, DEFAULT_NUM_CTX))
     checked["stop"] = checked.get("stop") or list(end_tokens)
     if not checked["stop"]:
         raise ForgeError(

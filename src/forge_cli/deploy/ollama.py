@@ -1,35 +1,29 @@
-"""A conversation with one Ollama server.
+"""What Forge asks of an Ollama server.
 
 The `ollama` client serves where it can; `httpx`, on which it is built, does what it does
 not: ask for a blob before sending it, show the progress of an upload, read the system
-prompt back. Whatever goes wrong comes out as one ForgeError.
+prompt back, show how a prompt is rendered.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import httpx
-import ollama
-from pydantic import ValidationError
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import Task
-from forge_cli.deploy.address import is_loopback
+from forge_cli.deploy.address import full_name
+from forge_cli.deploy.connection import AGAIN, Connection
 
 BLOCK = 1 << 20  # bytes read and sent at a time
 MB = 1e6
 
-_AGAIN = "run the same command again; what has arrived is not sent twice"
-# A server may read gigabytes before it answers, but it accepts a connection at once.
-_TIMEOUT = httpx.Timeout(600, connect=5)
+Turns = Sequence[Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -39,54 +33,24 @@ class Shown:
     template: str
     system: str
     parameters: dict[str, list[str]]  # every value as the server writes it, unquoted
+    metadata: Mapping[str, Any]  # the key-values of its GGUF
 
 
-class Server:
-    """An Ollama server at `url`; use it as a context manager."""
+@dataclass(frozen=True)
+class Stored:
+    """A model on the server: two names with one digest are one model."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        # A proxy of the environment has no place between this machine and itself.
-        trust_env = not is_loopback(url)
-        self._client = ollama.Client(host=url, timeout=_TIMEOUT, trust_env=trust_env)
-        key = os.environ.get("OLLAMA_API_KEY")  # the ollama client sends it by itself
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(
-            base_url=url, timeout=_TIMEOUT, trust_env=trust_env, headers=headers
-        )
+    name: str
+    digest: str
+    size: int  # bytes
+    modified: str  # ISO 8601, as the server writes it
 
-    def __enter__(self) -> Server:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._http.close()
-        self._client.close()  # type: ignore[no-untyped-call]
+class Server(Connection):
+    """An Ollama server at `url`; use it as a context manager.
 
-    def version(self) -> str:
-        """The server's version.
-
-        Raises:
-            ForgeError: nothing answers at the URL, or what answers is no Ollama.
-        """
-        try:
-            answer = self._http.get("/api/version")
-        except (httpx.TransportError, UnicodeError):  # UnicodeError: no host name at all
-            raise ForgeError(
-                f"no Ollama server at {self.url}",
-                "start it with: ollama serve, then run the same command again",
-            ) from None
-        try:
-            return str(answer.raise_for_status().json()["version"])
-        except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
-            raise ForgeError(
-                f"{self.url} answers {answer.status_code}, but not as an Ollama server",
-                "check --host",
-            ) from None
+    Every method raises ForgeError: refused, broken off, or not an answer of Ollama's.
+    """
 
     def has_blob(self, digest: str) -> bool:
         """Whether the server holds the file with this `sha256:…` digest."""
@@ -113,18 +77,24 @@ class Server:
         """Make the model; yield the server's statuses.
 
         Raises:
-            ForgeError: refused, failed in the middle, or the stream ended without success.
+            ForgeError: also where it failed in the middle, or ended without success.
         """
+        yield from self._followed("creating the model", self._client.create, **body)
+
+    def pull(self, name: str) -> Iterator[str]:
+        """Have the server fetch a model of its own library; yield its statuses."""
+        yield from self._followed(f"pulling {name}", self._client.pull, model=name)
+
+    def _followed(self, doing: str, call: Any, **request: Any) -> Iterator[str]:
         status = ""
-        with self._speaking("creating the model"):
-            for progress in self._client.create(**body, stream=True):
+        with self._speaking(doing):
+            for progress in call(**request, stream=True):
                 if progress.status:
                     status = progress.status
                     yield status
         if status != "success":
             raise ForgeError(
-                f"{self.url}: creating the model ended after {status or 'nothing'!r}, not success",
-                _AGAIN,
+                f"{self.url}: {doing} ended after {status or 'nothing'!r}, not success", AGAIN
             )
 
     def show(self, name: str) -> Shown:
@@ -136,40 +106,65 @@ class Server:
                 template=answer.get("template") or "",
                 system=answer.get("system") or "",
                 parameters=parse_parameters(answer.get("parameters") or ""),
+                metadata=answer.get("model_info") or {},
             )
 
-    def chat(
-        self, name: str, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]
-    ) -> str:
+    def models(self) -> list[Stored]:
+        """Every model that the server has."""
+        with self._speaking("listing the models"):
+            answer = self._http.get("/api/tags").raise_for_status().json()
+            return [
+                Stored(one["name"], one["digest"], one["size"], one.get("modified_at") or "")
+                for one in answer["models"] or []
+            ]
+
+    def find(self, name: str) -> Stored | None:
+        """The model under `name`, if there is one; case is not told apart."""
+        wanted = full_name(name).lower()
+        return next((one for one in self.models() if one.name.lower() == wanted), None)
+
+    def loaded(self) -> list[str]:
+        """The names of the models in the server's memory."""
+        with self._speaking("asking what is loaded"):
+            return [str(one.model) for one in self._client.ps().models]
+
+    def copy(self, source: str, target: str) -> None:
+        """Give the model `source` the further name `target`, which may be another's until now."""
+        with self._speaking(f"naming it {target}"):
+            self._client.copy(source, target)
+
+    def delete(self, name: str) -> None:
+        """Take a name away; the model goes with its last one."""
+        with self._speaking(f"deleting {name}"):
+            self._client.delete(name)
+
+    def load(self, name: str) -> None:
+        """Bring a model into the server's memory, so that the first question is not slow."""
+        with self._speaking(f"loading {name}"):
+            self._client.generate(model=name, prompt="")
+
+    def stop(self, name: str) -> None:
+        """Take a model out of the server's memory."""
+        with self._speaking(f"stopping {name}"):
+            self._client.generate(model=name, prompt="", keep_alive=0)
+
+    def render(self, name: str, messages: Turns) -> str:
+        """The prompt that the server would give the model for a chat (Ollama 0.11.5 and later)."""
+        body = {
+            "model": name,
+            "messages": list(messages),
+            "stream": False,
+            "_debug_render_only": True,
+        }
+        with self._speaking("rendering a prompt"):
+            answer = self._http.post("/api/chat", json=body).raise_for_status().json()
+            return str(answer["_debug_info"]["rendered_template"])
+
+    def chat(self, name: str, messages: Turns, options: Mapping[str, Any]) -> str:
         """The whole answer to a chat."""
         with self._speaking("the smoke prompt"):
             answer = self._client.chat(model=name, messages=list(messages), options=options)
             return answer.message.content or ""
-
-    @contextmanager
-    def _speaking(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except httpx.HTTPStatusError as error:
-            raise self._refused(doing, error.response.text, error.response.status_code) from None
-        except ollama.ResponseError as error:
-            raise self._refused(doing, error.error, error.status_code) from None
-        except (httpx.TransportError, ConnectionError) as error:
-            cause = str(error) or type(error).__name__
-            raise ForgeError(f"{self.url}: {doing} broke off: {_one_line(cause)}", _AGAIN) from None
-        except (ValidationError, ValueError, AttributeError, TypeError):
-            raise ForgeError(
-                f"{self.url}: {doing}: the answer is not what Ollama sends", "check --host"
-            ) from None
-
-    def _refused(self, doing: str, text: str, status: int) -> ForgeError:
-        with suppress(ValueError, KeyError, TypeError):
-            text = json.loads(text)["error"]
-        code = f" ({status})" if status > 0 else ""
-        return ForgeError(
-            f"{self.url}: {doing} failed{code}: {_one_line(str(text)) or 'no reason given'}",
-            "see the server's log; then run the same command again",
-        )
 
 
 def _blocks(path: Path, size: int, task: Task) -> Iterator[bytes]:
@@ -182,11 +177,6 @@ def _blocks(path: Path, size: int, task: Task) -> Iterator[bytes]:
             task.advance(len(block) / MB)
     if sent != size:
         raise ForgeError(f"{path}: changed during the upload", "run the same command again")
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 300 else f"{line[:300]}…"
 
 
 def parse_parameters(text: str) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from forge_cli.core.config import cache_dir
+from forge_cli.core.places import cache_dir
 
 
 def preload_blas() -> str | None:

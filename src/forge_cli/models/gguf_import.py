@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from forge_cli.core.config import cache_dir
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
+from forge_cli.core.places import cache_dir
 from forge_cli.models.pretokenizers import IGNORE_MERGES, NORMALIZERS, PRE_TOKENIZERS
 
 # GGUF architecture → Hugging Face class; llama.cpp rotates q and k rows of Llama only.

@@ -8,18 +8,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge_cli.core.answer_form import SYSTEM
-from forge_cli.core.config import Resolved, Settings, cache_dir, parse_duration
+from forge_cli.core.config import Resolved, Settings, parse_duration
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import read_records, write_records
+from forge_cli.core.places import cache_dir
 from forge_cli.core.records import Example, Preference
 from forge_cli.core.run_dir import RunDir
 from forge_cli.pipeline.continued import with_adapters
 from forge_cli.pipeline.data import make_examples, mine_chunks, validated, with_data
+from forge_cli.pipeline.deploying import deploy, deploy_file, registry_file, write_directory
 from forge_cli.pipeline.distributed import follow, leading, send_rows
 from forge_cli.pipeline.exporting import export
-from forge_cli.pipeline.judging import evaluate, held_out, hold_gates, judge, test_rows
+from forge_cli.pipeline.judging import evaluate, hold_gates, judge, test_rows
 
 if TYPE_CHECKING:
     from forge_cli.train.distributed import World
@@ -199,49 +200,9 @@ def train_settings(s: Settings) -> dict[str, Any]:
     return {"cache": cache, "budget": budget, **{name: getattr(s, name) for name in names}}
 
 
-def deploy(run: RunDir, s: Settings, *, name: str, dry_run: bool, reporter: Reporter) -> None:
-    """Deploy the run's smallest exported GGUF; the smoke question is one of its test rows."""
-    found = [Path(file) for file in run.state["files"] if file.endswith(".gguf")]
-    found = [file for file in found if file.exists()]
-    if not found:
-        raise UsageError(f"{run.path}: nothing is exported", f"run: forge export {run.path}")
-    file = min(found, key=lambda f: f.stat().st_size)
-    asked = next((e for e in held_out(run) if any(d.oracle for d in e.documents)), None)
-    smoke = [(asked.messages[:-1], "")] if asked else []
-    deploy_file(file, s, name=name, dry_run=dry_run, reporter=reporter, smoke=smoke)
-    run.record(deploy={"name": name, "file": str(file), "dry_run": dry_run})
-
-
-def deploy_file(
-    file: Path,
-    s: Settings,
-    *,
-    name: str,
-    dry_run: bool,
-    reporter: Reporter,
-    smoke: list[Any] | None = None,
-) -> None:
-    """The deploy stage over one GGUF file."""
-    from forge_cli import deploy as stage
-
-    result = stage.run(
-        file,
-        name=name,
-        host=s.host,
-        out_dir=file.parent,
-        system=SYSTEM,
-        parameters={"temperature": 0},
-        smoke=smoke or [],
-        dry_run=dry_run,
-        reporter=reporter,
-    )
-    for answer in result.answers:
-        reporter.note(f"smoke question: {answer.question[-160:]}\nanswer: {answer.answer}")
-
-
 __all__ = [
     "RUNS", "check_splits", "deploy", "deploy_file", "evaluate", "export", "fit", "follow",
     "hold_gates", "judge",
-    "make_examples", "mine_chunks", "read_rows", "resolve_model", "test_rows", "train",
-    "train_settings", "validated", "with_data",
+    "make_examples", "mine_chunks", "read_rows", "registry_file", "resolve_model", "test_rows",
+    "train", "train_settings", "validated", "with_data", "write_directory",
 ]  # fmt: skip

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forge_cli.core.config import Settings, cache_dir
+from forge_cli.core.config import Settings
 from forge_cli.core.events import Reporter
 from forge_cli.core.jsonl import read_records, write_records
+from forge_cli.core.places import cache_dir
 from forge_cli.core.records import Chunk, Example, Verdict
 from forge_cli.core.run_dir import RunDir
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from forge_cli.core.config import Settings, cache_dir
+from forge_cli.core.config import Settings
+from forge_cli.core.places import cache_dir
 
 # Rows of one context that run together, at the most (see train.batches).
 _ROWS = 8

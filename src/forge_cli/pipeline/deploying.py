@@ -1,0 +1,186 @@
+"""The deploy stage over a run directory, or over one GGUF file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge_cli.core.answer_form import SYSTEM
+from forge_cli.core.config import Settings
+from forge_cli.core.errors import GateFailed, UsageError
+from forge_cli.core.events import Reporter
+from forge_cli.core.places import data_dir
+from forge_cli.core.records import Example
+from forge_cli.core.run_dir import RunDir
+from forge_cli.pipeline.judging import held_out
+
+if TYPE_CHECKING:
+    from forge_cli.deploy import DeployResult
+    from forge_cli.deploy.directory import Kind
+    from forge_cli.deploy.smoke import Question
+
+
+def registry_file() -> Path:
+    """Where it is kept what was deployed from this machine."""
+    return data_dir() / "deployments.jsonl"
+
+
+def deploy(
+    run: RunDir,
+    s: Settings,
+    *,
+    name: str,
+    dry_run: bool,
+    anyway: bool = False,
+    reporter: Reporter,
+) -> None:
+    """Deploy the run's smallest exported GGUF, and ask it some of the run's test rows.
+
+    Raises:
+        UsageError: nothing is exported.
+        GateFailed: the run was judged worse than its base, and not `anyway`; or the served model
+            does not answer as it must. What was served before still is.
+    """
+    file = exported(run)
+    outcome = run.state["metrics"].get("verdict", {}).get("outcome")
+    if outcome == "worse" and not anyway:
+        raise GateFailed(
+            f"{run.path}: was judged worse than its base, so it is not deployed",
+            f"see {run.path / 'eval' / 'report.html'}; --anyway deploys it nevertheless",
+        )
+    if outcome not in ("better", "worse", None):
+        reporter.note(f"the run's verdict is {outcome!r}: nothing shows that it is better")
+    result = deploy_file(
+        file,
+        s,
+        name=name,
+        dry_run=dry_run,
+        reporter=reporter,
+        smoke=smoke_questions(run, s.smoke_questions),
+        source=str(run.path.resolve()),
+    )
+    passed = sum(answer.passed for answer in result.answers)
+    run.record(
+        deploy={
+            "name": name,
+            "file": str(file),
+            "dry_run": dry_run,
+            "version": result.version,
+            "previous": result.previous,
+            "url": result.url,
+            "smoke": {"asked": len(result.answers), "passed": passed},
+        }
+    )
+
+
+def deploy_file(
+    file: Path,
+    s: Settings,
+    *,
+    name: str,
+    dry_run: bool,
+    reporter: Reporter,
+    smoke: list[Question] | None = None,
+    source: str = "",
+) -> DeployResult:
+    """The deploy stage over one GGUF file."""
+    from forge_cli import deploy as stage
+
+    result = stage.run(
+        file,
+        name=name,
+        host=s.host,
+        out_dir=file.parent,
+        system=SYSTEM,
+        # Greedy, so that the answer to a question is always the same; the seed is for those who
+        # ask for another temperature.
+        parameters={"temperature": 0, "seed": s.seed}
+        | ({"num_ctx": s.num_ctx} if s.num_ctx else {}),
+        smoke=smoke or [],
+        registry=registry_file(),
+        source=source,
+        keep=s.keep_versions,
+        dry_run=dry_run,
+        reporter=reporter,
+    )
+    for answer in result.answers:
+        reporter.note(f"smoke question: {answer.question[-160:]}\nanswer: {answer.answer}")
+    return result
+
+
+def write_directory(
+    source: RunDir | Path, kind: Kind, s: Settings, *, name: str, folder: Path, reporter: Reporter
+) -> Path:
+    """For another server than Ollama: see `deploy.directory`."""
+    from forge_cli.deploy.directory import write_served
+
+    if isinstance(source, RunDir):
+        model = _mlx_directory(source) if kind == "mlx" else exported(source)
+    else:
+        model = source
+    return write_served(
+        kind, model, name=name, folder=folder, system=SYSTEM, context=s.num_ctx, reporter=reporter
+    )
+
+
+def exported(run: RunDir) -> Path:
+    """The run's smallest GGUF.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = [Path(file) for file in run.state["files"] if file.endswith(".gguf")]
+    found = [file for file in found if file.exists()]
+    if not found:
+        raise UsageError(f"{run.path}: nothing is exported", f"run: forge export {run.path}")
+    return min(found, key=lambda f: f.stat().st_size)
+
+
+def _mlx_directory(run: RunDir) -> Path:
+    found = run.path / "export" / f"{run.path.name}-mlx"
+    if not found.is_dir():
+        raise UsageError(
+            f"{run.path}: no model for MLX is exported", f"run: forge export {run.path} --to mlx"
+        )
+    return found
+
+
+def smoke_questions(run: RunDir, most: int) -> list[Question]:
+    """Test rows to ask the served model.
+
+    Those that the judge saw the trained model answer with all its quotes are expected to be
+    answered so again. Where there are none, one row that must be answered somehow.
+    """
+    from forge_cli.deploy.smoke import Question
+
+    rows = [row for row in held_out(run) if any(d.oracle for d in row.documents)]
+    right = _answered_right(run)
+    known = [row for row in rows if row.id in right and row.answer.quotes]
+    if not known:
+        return [Question(rows[0].messages[:-1])] if rows and most else []
+    # Of as many files as there are, in turns.
+    known.sort(key=lambda row: (_turn(row, known), row.id))
+    return [
+        Question(row.messages[:-1], tuple(quote.text for quote in row.answer.quotes))
+        for row in known[:most]
+    ]
+
+
+def _turn(row: Example, rows: list[Example]) -> int:
+    same = [one.id for one in rows if one.origin.path == row.origin.path]
+    return sorted(same).index(row.id)
+
+
+def _answered_right(run: RunDir) -> set[str]:
+    """Ids of the rows as given whose quotes the tuned model got right, by the judge's records."""
+    file = run.path / "eval" / "raft.jsonl"
+    if not file.exists():
+        return set()
+    found = set()
+    for line in file.read_text(encoding="utf-8").splitlines():
+        row: dict[str, Any] = json.loads(line)
+        tuned = row["sides"].get("tuned", {})
+        if row["condition"] == "given" and tuned.get("quote_correct") == 1 and tuned.get("text"):
+            found.add(row["id"])
+    return found
