@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ollama_server import OllamaServer
 from tiny_train import save_model
 
 FORGE = [sys.executable, "-m", "forge_cli"]
@@ -100,6 +101,19 @@ def test_one_command_then_export_and_deploy(place: Path) -> None:
     absent = run(place, "deploy", str(folder), "--name", "tiny", "--host", "http://127.0.0.1:9")
     assert absent.returncode == 1 and "no Ollama server" in absent.stderr
     assert (folder / "export" / "Modelfile").is_file()
+
+    with OllamaServer() as ollama:
+        name = ["--name", "tiny", "--host", ollama.url]
+        data = {**os.environ, "FORGE_DATA": str(place / "data")}
+        served = run(place, "deploy", str(folder), *name, env=data)
+        assert served.returncode == 0, served.stderr
+        version = last_run(served.stdout)["metrics"]["deploy"]["version"]  # type: ignore[index]
+        assert f"tiny:latest is {version} now" in served.stderr
+        assert ollama.models.keys() == {"tiny:latest", version}
+        listed = run(place, "deploy", "--versions", *name, env=data)
+        assert "(served)" in listed.stderr and str(folder) in listed.stderr.replace("\n", "")
+        first = run(place, "deploy", "--rollback", *name, env=data)
+        assert first.returncode == 1 and "no version before" in first.stderr
 
 
 def test_the_smallest_file_that_keeps_enough(place: Path) -> None:

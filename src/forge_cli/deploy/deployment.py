@@ -96,7 +96,7 @@ def run(
         reporter.note(f"would then let {full_name(name)} be that version")
         return DeployResult(name, url, modelfile, digest, uploaded=False, dry_run=True)
     log = Registry(registry) if registry else None
-    facts = {"source": source or str(gguf), "file": str(gguf), "digest": digest}
+    facts = {"source": source or str(gguf), "file": str(gguf.absolute()), "digest": digest}
     try:
         uploaded, done = _serve(gguf, header, url, model, name, digest, smoke, reporter)
     except ForgeError as error:

@@ -11,7 +11,6 @@ from forge_cli.core.config import Settings
 from forge_cli.core.errors import GateFailed, UsageError
 from forge_cli.core.events import Reporter
 from forge_cli.core.places import data_dir
-from forge_cli.core.records import Example
 from forge_cli.core.run_dir import RunDir
 from forge_cli.pipeline.judging import held_out
 
@@ -57,7 +56,7 @@ def deploy(
         name=name,
         dry_run=dry_run,
         reporter=reporter,
-        smoke=smoke_questions(run, s.smoke_questions),
+        smoke=smoke_questions(run, s.smoke_questions, s.seed),
         source=str(run.path.resolve()),
     )
     passed = sum(answer.passed for answer in result.answers)
@@ -105,7 +104,9 @@ def deploy_file(
         reporter=reporter,
     )
     for answer in result.answers:
-        reporter.note(f"smoke question: {answer.question[-160:]}\nanswer: {answer.answer}")
+        without = "" if answer.passed else " (answered without the expected quote)"
+        asked = answer.question.rpartition("Question: ")[2][-200:]
+        reporter.note(f"smoke question{without}: {asked}\n{answer.answer}")
     return result
 
 
@@ -146,30 +147,24 @@ def _mlx_directory(run: RunDir) -> Path:
     return found
 
 
-def smoke_questions(run: RunDir, most: int) -> list[Question]:
+def smoke_questions(run: RunDir, most: int, seed: int) -> list[Question]:
     """Test rows to ask the served model.
 
     Those that the judge saw the trained model answer with all its quotes are expected to be
     answered so again. Where there are none, one row that must be answered somehow.
     """
     from forge_cli.deploy.smoke import Question
+    from forge_cli.evaluate import spread
 
     rows = [row for row in held_out(run) if any(d.oracle for d in row.documents)]
     right = _answered_right(run)
     known = [row for row in rows if row.id in right and row.answer.quotes]
     if not known:
         return [Question(rows[0].messages[:-1])] if rows and most else []
-    # Of as many files as there are, in turns.
-    known.sort(key=lambda row: (_turn(row, known), row.id))
     return [
         Question(row.messages[:-1], tuple(quote.text for quote in row.answer.quotes))
-        for row in known[:most]
+        for row in spread(known, most, seed)
     ]
-
-
-def _turn(row: Example, rows: list[Example]) -> int:
-    same = [one.id for one in rows if one.origin.path == row.origin.path]
-    return sorted(same).index(row.id)
 
 
 def _answered_right(run: RunDir) -> set[str]:
