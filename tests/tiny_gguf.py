@@ -22,6 +22,8 @@ TEXTS = [
     "def f(x):\n\treturn x ** 2  # 12345 naïve café — 日本語\n\n\n    it's they'LL\r\n",
     "<think>plan</think>The merge is the trained function: deq(W_res) + s·B·A, 3.14 and 0007.",
 ]
+# English and Python of a fixed wording: another would give every tiny model other tokens.
+CORPUS = Path(__file__).with_name("tiny_corpus.txt")
 _BASE = {
     "hidden_size": 256,
     "intermediate_size": 512,
@@ -80,9 +82,7 @@ def save_tokenizer(folder: Path, pre: str) -> int:
         initial_alphabet=sorted(ByteLevel.alphabet()),
         show_progress=False,
     )
-    # Some of what the texts hold in the alphabet of whole words, digits and indents.
-    corpus = [*TEXTS, Path(__file__).read_text(), Path(json.__file__).read_text()]
-    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.train_from_iterator([*TEXTS, CORPUS.read_text()], trainer)
     from tokenizers import AddedToken
 
     tokenizer.add_tokens([AddedToken(t, normalized=False) for t in ("<think>", "</think>")])

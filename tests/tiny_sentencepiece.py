@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tiny_gguf import TEMPLATE, TEXTS
+from tiny_gguf import CORPUS, TEMPLATE, TEXTS
 
 SPACE = "\u2581"
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<|im_start|>", "<|im_end|>"]
 _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+_BOS = {"SpecialToken": {"id": "<bos>", "type_id": 0}}
 _SPLIT = {
     "type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False,
 }  # fmt: skip
@@ -48,7 +49,12 @@ def save_sentencepiece(folder: Path, *, prefix: bool) -> int:
         ],
         "normalizer": {"type": "Sequence", "normalizers": steps} if prefix else _REPLACE,
         "pre_tokenizer": None if prefix else _SPLIT,
-        "post_processor": None,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [_BOS, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [],
+            "special_tokens": {"<bos>": {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}},
+        },
         "decoder": None,
         "model": {
             "type": "BPE", "dropout": None, "unk_token": "<unk>", "fuse_unk": True,
@@ -68,7 +74,7 @@ def train_pieces(count: int) -> list[str]:
     from tokenizers import Tokenizer, models, trainers
     from tokenizers.pre_tokenizers import Split
 
-    corpus = [*TEXTS, Path(__file__).read_text(), Path(json.__file__).read_text()]
+    corpus = [*TEXTS, CORPUS.read_text()]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = Split(SPACE, "merged_with_next")
     tokenizer.train_from_iterator(

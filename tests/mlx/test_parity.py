@@ -96,8 +96,13 @@ def test_llama_cpp_computes_the_same_function(tmp_path: Path, family: str) -> No
     assert result.tokens_equal
     assert result.positions > 200
     assert result.top1_agreement >= 0.99
-    # llama.cpp looks gelu up in a table of float16.
-    assert result.max_kl < (2e-3 if family.startswith("gemma") else 1e-4)
+    assert result.max_kl < largest_kl(family)
+
+
+def largest_kl(family: str) -> float:
+    if family == "mixtral" or "experts" in family:
+        return 3e-2  # where two experts are nearly level, the other one may be taken
+    return 2e-3 if family.startswith("gemma") else 1e-4  # gelu from a table of float16
 
 
 def test_rows_left_unrotated_fail(tmp_path: Path) -> None:
