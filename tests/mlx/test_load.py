@@ -56,8 +56,10 @@ def test_flat_settings_win_and_layer_types_are_left_alone() -> None:
     assert flat_rope({"rope_parameters": {"full_attention": nested}}) == {}
     assert flat_rope({"rope_theta": 7.0}) == {}
     assert flat_rope({"rope_parameters": nested}) == {
-        "rope_theta": 5.0, "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+        "rope_theta": 5.0, "rope_scaling": {"rope_type": "linear", "type": "linear", "factor": 2.0},
     }  # fmt: skip
+    phi = {"rope_type": "default", "rope_theta": 5.0, "partial_rotary_factor": 0.75}
+    assert flat_rope({"rope_parameters": phi}) == {"rope_theta": 5.0, "partial_rotary_factor": 0.75}
 
 
 def test_weights_come_in_the_compute_dtype_and_frozen(tmp_path: Path) -> None:

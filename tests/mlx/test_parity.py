@@ -16,49 +16,15 @@ from forge_cli.export.gguf.names import rotate
 from forge_cli.export.parity import compare, divergence
 from forge_cli.models.backend import mx
 from forge_cli.models.llamacpp import LlamaCpp
-from tiny_gguf import (
-    TEXTS,
-    as_weights,
-    encode,
-    random_weights,
-    save_tokenizer,
-    tiny_config,
-)
-from tiny_sentencepiece import save_sentencepiece
+from tiny_families import FAMILIES, save_family
+from tiny_gguf import TEXTS, as_weights, encode, random_weights, save_tokenizer, tiny_config
 
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
-FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "llama": ("llama", "llama-bpe", {}),
-    "llama, tied, with biases": (
-        "llama", "smollm", {"tie_word_embeddings": True, "attention_bias": True},
-    ),
-    "llama 3 rope": ("llama", "gpt-2", {"rope_scaling": LLAMA3}),
-    "linear rope": ("llama", "gpt-2", {"rope_scaling": {"type": "linear", "factor": 4.0}}),
-    "qwen2": ("qwen2", "qwen2", {}),
-    "qwen2, yarn": ("qwen2", "qwen2", {"rope_scaling": YARN}),
-    "qwen3": ("qwen3", "qwen2", {}),
-    "qwen3, tied": ("qwen3", "qwen2", {"tie_word_embeddings": True}),
-    "qwen3 with experts": ("qwen3_moe", "qwen2", {}),
-    "mixtral": ("mixtral", "gpt-2", {}),
-    "gemma2": ("gemma2", "gpt-2", {"sliding_window": 512}),
-    "gemma3": ("gemma3_text", "pieces", {}),
-    "mistral": ("llama", "pieces after a space", {}),
-    "phi3": ("phi3", "gpt-2", {}),
-    "phi3, partly rotary": ("phi3", "gpt-2", {"partial_rotary_factor": 0.5}),
-}  # fmt: skip
-SENTENCEPIECE = {"pieces": False, "pieces after a space": True}
 Logits = Callable[[list[int]], np.ndarray]
 
 
 def mlx_model(config: dict[str, Any], weights: dict[str, np.ndarray]) -> Logits:
-    family = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
+    kind = {"mistral": "llama"}.get(config["model_type"], config["model_type"])
+    family = importlib.import_module(f"mlx_lm.models.{kind}")
     model = family.Model(family.ModelArgs.from_dict(config))
     arrays = {name: mx.array(value) for name, value in weights.items()}
     if hasattr(model, "sanitize"):
@@ -74,13 +40,7 @@ def prompts(folder: Path) -> list[tuple[str, list[int]]]:
 def build(
     folder: Path, family: str, quant: str = "f16", *, vocab_extra: int = 5
 ) -> tuple[Path, Logits, dict[str, Any], dict[str, np.ndarray]]:
-    kind, pre, changes = FAMILIES[family]
-    if pre in SENTENCEPIECE:
-        tokens = save_sentencepiece(folder, prefix=SENTENCEPIECE[pre])
-    else:
-        tokens = save_tokenizer(folder, pre)
-    config = tiny_config(kind, tokens + vocab_extra, **changes)
-    weights = random_weights(config)
+    config, weights = save_family(folder, family, vocab_extra=vocab_extra)
     out = write_gguf(
         folder / "model.gguf", config=config, tokenizer_dir=folder, weights=as_weights(weights),
         quant=quant, name="tiny",

@@ -10,11 +10,11 @@ from gguf import GGUFReader
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.export.gguf import write_gguf
+from tiny_families import LLAMA3, LONG, YARN
 from tiny_gguf import as_weights, random_weights, save_tokenizer, tiny_config
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gemma3_text", {"sliding_window_pattern": 4}, "sliding_window_pattern 4"),
-    ("gemma3_text", {"rope_local_base_freq": 5e5}, "rope_local_base_freq 5"),
     ("gemma3_text", {"query_pre_attn_scalar": 168}, "query_pre_attn_scalar 168"),
     ("gemma3_text", {"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
     ("gemma2", {"query_pre_attn_scalar": 256}, "query_pre_attn_scalar 256"),
@@ -22,7 +22,24 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("qwen3_moe", {"norm_topk_prob": False}, "without norm_topk_prob"),
     ("qwen3_moe", {"mlp_only_layers": [0]}, "dense layers between"),
     ("qwen3", {"partial_rotary_factor": 0.5}, "a partial rotary embedding"),
-    ("phi3", {"rope_scaling": {"type": "longrope", "long_factor": [1.0]}}, "rope scaling longrope"),
+    ("phi3", {"rope_scaling": LONG}, "long_factor has 12 numbers, the model takes 32"),
+    (
+        "phi3",
+        {"rope_scaling": {**LONG, "attention_factor": 2.0}, "partial_rotary_factor": 0.375},
+        "longrope with attention_factor",
+    ),
+    ("llama", {"rope_scaling": LONG}, "rope scaling longrope cannot be .* in a llama model"),
+    ("qwen2", {"rope_scaling": LLAMA3}, "rope scaling llama3 cannot be .* in a qwen2 model"),
+    ("qwen3_moe", {"rope_scaling": YARN}, "rope scaling yarn cannot be .* in a qwen3moe model"),
+    ("qwen2", {"rope_scaling": {**YARN, "beta_slow": 2.0}}, "yarn with beta_slow 2.0"),
+    ("qwen2", {"rope_scaling": {**YARN, "attention_factor": 1.5}}, "yarn with attention_factor"),
+    ("smollm3", {"no_rope_layers": [1, 0, 1]}, r"no_rope_layers \[1, 0, 1\]"),
+    ("smollm3", {"no_rope_layer_interval": 2}, "no_rope_layer_interval 2"),
+    (
+        "mistral",
+        {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 64},
+        "sliding_attention layers",
+    ),
 ]
 
 

@@ -12,7 +12,18 @@ import functools
 import importlib.util
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_uint32, c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    c_bool,
+    c_char_p,
+    c_float,
+    c_int8,
+    c_int32,
+    c_size_t,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -75,6 +86,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_model_load_from_file": (c_void_p, (c_char_p, _ModelParams)),
     "llama_model_free": (None, (c_void_p,)),
     "llama_model_get_vocab": (c_void_p, (c_void_p,)),
+    "llama_model_meta_val_str": (c_int32, (c_void_p, c_char_p, c_char_p, c_size_t)),
     "llama_vocab_n_tokens": (c_int32, (c_void_p,)),
     "llama_tokenize": (
         c_int32,
@@ -181,7 +193,7 @@ class LlamaCpp:
         self._vocab = self._lib.llama_model_get_vocab(self._model)
         self.n_vocab: int = self._lib.llama_vocab_n_tokens(self._vocab)
         context = self._lib.llama_context_default_params()
-        context.n_ctx, context.n_seq_max = n_ctx, 1
+        context.n_ctx, context.n_seq_max = max(n_ctx, self._shortest_context()), 1
         context.n_batch = context.n_ubatch = _BATCH
         self._context = self._lib.llama_init_from_model(self._model, context)
         if not self._context:
@@ -193,6 +205,21 @@ class LlamaCpp:
         # Its threads spin at a barrier: more of them than cores wait for one another.
         threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
         self._lib.llama_set_n_threads(self._context, threads, threads)
+
+    def _shortest_context(self) -> int:
+        """Tokens of a context in which llama.cpp has the RoPE that mlx-lm has, 0: any.
+
+        Of longrope's two sets of factors mlx-lm always takes the long ones, llama.cpp only in a
+        context that is longer than the original one (`llama_model::get_rope_factors`).
+        """
+        if self._metadata("phi3.rope.scaling.attn_factor") is None:
+            return 0
+        return int(self._metadata("phi3.rope.scaling.original_context_length") or 0) + 1
+
+    def _metadata(self, key: str) -> str | None:
+        value = ctypes.create_string_buffer(64)
+        size = self._lib.llama_model_meta_val_str(self._model, key.encode(), value, len(value))
+        return value.value.decode() if size >= 0 else None
 
     def close(self) -> None:
         """Free the model; safe to call twice."""

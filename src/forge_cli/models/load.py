@@ -109,11 +109,13 @@ def flat_rope(config: dict[str, Any]) -> dict[str, Any]:
     they would compute with their default theta. (Nested by layer type it is left to them.)
     """
     nested = config.get("rope_parameters") or {}
-    found: dict[str, Any] = {}
-    if config.get("rope_theta") is None and nested.get("rope_theta") is not None:
-        found["rope_theta"] = nested["rope_theta"]
+    keys = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
+    found: dict[str, Any] = {
+        key: nested[key] for key in keys if config.get(key) is None and nested.get(key) is not None
+    }
     if not config.get("rope_scaling") and nested.get("rope_type", "default") != "default":
         found["rope_scaling"] = {k: v for k, v in nested.items() if k != "rope_theta"}
+        found["rope_scaling"].setdefault("type", nested["rope_type"])  # as Phi 3 is read
     return found
 
 

@@ -46,9 +46,8 @@ def add_architecture(writer: Any, arch: Architecture, config: Mapping[str, Any])
     writer.add_head_count_kv(config.get("num_key_value_heads") or heads)
     writer.add_layer_norm_rms_eps(need(config, "rms_norm_eps"))
     writer.add_vocab_size(need(config, "vocab_size"))
-    if config.get("head_dim"):
-        writer.add_key_length(head_dim)
-        writer.add_value_length(head_dim)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
     rotary = rotary_dimensions(config, head_dim)
     if arch.rotated or arch.partly_rotary:
         writer.add_rope_dimension_count(rotary)
@@ -56,5 +55,5 @@ def add_architecture(writer: Any, arch: Architecture, config: Mapping[str, Any])
         raise ForgeError(
             "a partial rotary embedding cannot be exported to GGUF yet", "supported: all of a head"
         )
-    add_rope(writer, config, arch.rope_theta)
+    add_rope(writer, arch, config)
     arch.describe(writer, config)

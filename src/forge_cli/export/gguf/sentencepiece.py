@@ -67,7 +67,7 @@ def as_pieces(
         score = -float(rank.get(text, len(model["merges"])))
         if kind == _NORMAL and re.fullmatch("<0x[0-9A-F]{2}>", text):
             kinds[at] = _BYTE
-        elif text == model.get("unk_token"):
+        elif kind == _NORMAL and text == model.get("unk_token"):
             kinds[at] = _UNKNOWN
         elif kind == _USER_DEFINED:
             # llama.cpp looks for these in the text before it replaces spaces.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from forge_cli.export.gguf.encode import encode, stored_bytes
 from forge_cli.export.gguf.metadata import add_architecture, complete, head_dim_of
 from forge_cli.export.gguf.names import map_names, rotate, rotated_heads
 from forge_cli.export.gguf.policy import QUANTS, Shape, tensor_type
-from forge_cli.export.gguf.rope import frequency_factors
+from forge_cli.export.gguf.rope import factor_tensors
 from forge_cli.export.gguf.tokenizer import Vocabulary, add_vocabulary, read_vocabulary
 
 
@@ -151,10 +152,9 @@ def _plan(
         kind = tensor_type(name, weight.shape, quant, model)
         shift = arch.norm_shift if name.endswith("norm.weight") else 0.0
         planned.append(_Planned(name, weight, kind, rotated_heads(name, arch, config), shift))
-    factors = frequency_factors(config, head_dim_of(config), arch.rope_theta or 0.0)
-    if factors is not None:
-        weight = Weight(factors.shape, lambda: factors)
-        planned.insert(1, _Planned("rope_freqs.weight", weight, "F32"))
+    for name, factors in factor_tensors(config, arch, head_dim_of(config)).items():
+        weight = Weight(factors.shape, functools.partial(np.asarray, factors))
+        planned.insert(1, _Planned(name, weight, "F32"))
     return planned
 
 

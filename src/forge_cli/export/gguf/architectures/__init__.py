@@ -8,7 +8,7 @@ from typing import Any
 from forge_cli.core.errors import ForgeError
 from forge_cli.export.gguf.architectures.family import Architecture, need
 from forge_cli.export.gguf.architectures.gemma import GEMMA2, GEMMA3
-from forge_cli.export.gguf.architectures.llama import LLAMA, MIXTRAL
+from forge_cli.export.gguf.architectures.llama import LLAMA, MIXTRAL, SMOLLM3
 from forge_cli.export.gguf.architectures.phi import PHI3
 from forge_cli.export.gguf.architectures.qwen import QWEN2, QWEN3, QWEN3_MOE
 
@@ -17,6 +17,7 @@ ARCHITECTURES = {
     "llama": LLAMA,
     "mistral": LLAMA,
     "mixtral": MIXTRAL,
+    "smollm3": SMOLLM3,
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "qwen3_moe": QWEN3_MOE,

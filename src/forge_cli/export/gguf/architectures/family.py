@@ -36,6 +36,7 @@ class Architecture:
         renamed: part of a name in MLX → what the table of names in `gguf` knows.
         defaults: what a config that lacks these keys means.
         partly_rotary: llama.cpp can leave a part of a head unrotated.
+        rope: kinds of RoPE scaling that llama.cpp and mlx-lm compute alike.
         describe: writes metadata beyond what all families have (writer, config).
     """
 
@@ -48,6 +49,7 @@ class Architecture:
     renamed: tuple[tuple[str, str], ...] = ()
     defaults: tuple[tuple[str, Any], ...] = ()
     partly_rotary: bool = False
+    rope: tuple[str, ...] = ("default", "linear", "yarn")
     describe: Callable[[Any, Mapping[str, Any]], None] = nothing
 
 

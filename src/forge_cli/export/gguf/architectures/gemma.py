@@ -40,19 +40,22 @@ def _gemma2(writer: Any, config: Mapping[str, Any]) -> None:
 def _gemma3(writer: Any, config: Mapping[str, Any]) -> None:
     _scale(config, 62, "gemma3_text")
     only(config, "sliding_window_pattern", 6, "gemma3_text")
-    only(config, "rope_local_base_freq", 10000.0, "gemma3_text")
     for key in ("attn_logit_softcapping", "final_logit_softcapping"):
         if config.get(key):
             raise ForgeError(
                 f"gemma3_text with {key} cannot be exported to GGUF yet", "supported: without"
             )
     writer.add_sliding_window(need(config, "sliding_window"))
+    nested = (config.get("rope_parameters") or {}).get("sliding_attention") or {}
+    local = config.get("rope_local_base_freq") or nested.get("rope_theta") or 10000.0
+    writer.add_rope_freq_base_swa(float(local))
 
 
 GEMMA2 = Architecture(
     "gemma2",
     block=PLAIN + _NORMS,
     rope_theta=10000.0,
+    rope=("default",),
     activation="gelu_pytorch_tanh",
     norm_shift=1.0,
     defaults=(
@@ -70,6 +73,7 @@ GEMMA3 = Architecture(
     "gemma3",
     block=PLAIN + _NORMS + QK_NORMS,
     rope_theta=1e6,
+    rope=("default", "linear"),
     activation="gelu_pytorch_tanh",
     norm_shift=1.0,
     defaults=(

@@ -11,8 +11,7 @@ from forge_cli.export.gguf.architectures.family import NORMS, Architecture, need
 def _phi3(writer: Any, config: Mapping[str, Any]) -> None:
     # Zero is what tells Phi 4 from Phi 3 for llama.cpp.
     writer.add_sliding_window(config.get("sliding_window") or 0)
-    original = config.get("original_max_position_embeddings")
-    writer.add_rope_scaling_orig_ctx_len(original or need(config, "max_position_embeddings"))
+    writer.add_rope_scaling_orig_ctx_len(need(config, "original_max_position_embeddings"))
 
 
 PHI3 = Architecture(
@@ -23,5 +22,7 @@ PHI3 = Architecture(
     ),
     rope_theta=10000.0,
     partly_rotary=True,
+    rope=("default", "linear", "longrope", "su"),
+    defaults=(("original_max_position_embeddings", 4096),),
     describe=_phi3,
 )  # fmt: skip

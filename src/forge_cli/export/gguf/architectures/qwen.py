@@ -44,5 +44,6 @@ QWEN3_MOE = Architecture(
     + ("mlp.gate.weight",)
     + tuple(f"mlp.switch_mlp.{part}_proj.weight" for part in ("gate", "up", "down")),
     renamed=(("mlp.switch_mlp", "mlp.experts"),),
+    rope=("default",),
     describe=_experts,
 )
