@@ -27,7 +27,7 @@ LONG = {
 }
 # By name: model type, pre-tokeniser, what else config.json says.
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "llama": ("llama", "llama-bpe", {}),
+    "llama": ("llama", "llama-bpe", {"bos_token_id": 0, "eos_token_id": [2, 0]}),
     "llama, tied, with biases": (
         "llama", "smollm", {"tie_word_embeddings": True, "attention_bias": True},
     ),
@@ -48,7 +48,8 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_local_base_freq": 500.0},
     ),
     "mistral": ("mistral", "pieces after a space", {}),
-    "phi3": ("phi3", "pieces after a space", {}),
+    "phi3": ("phi3", "pieces after a space", {"sliding_window": 2047}),
+    "phi4": ("phi3", "dbrx", {"original_max_position_embeddings": 512}),
     "phi3, partly rotary": ("phi3", "gpt-2", {"partial_rotary_factor": 0.5}),
     "phi3, long rope, tied": (
         "phi3", "gpt-2",

@@ -7,7 +7,7 @@ Saves each model of `tiny_families` as Hugging Face has it, runs the checkout's 
 gguf_metadata.json. Needs torch, transformers and sentencepiece. The converter tells a
 pre-tokeniser by a hash of the ids that real models give; the tiny ones have other ids, so that
 its name is handed to the converter here, and is tested by its effect in
-tests/mlx/test_pretokenizers.py.
+tests/unit/test_pretokenizers.py.
 """
 
 from __future__ import annotations

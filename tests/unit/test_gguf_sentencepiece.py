@@ -1,6 +1,6 @@
 """Tokenizers made of SentencePiece models: pieces by hand, and what llama.cpp would read otherwise.
 
-That llama.cpp cuts text into the same tokens is shown in tests/mlx/test_parity.py.
+That llama.cpp cuts a text of each family into the same tokens is shown in tests/mlx/test_parity.py.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ import pytest
 from forge_cli.core.errors import ForgeError
 from forge_cli.export.gguf.sentencepiece import as_pieces, is_sentencepiece, prefixes_space
 from forge_cli.export.gguf.tokenizer import read_vocabulary
+from llama_tokens import ids_of, ids_of_llama_cpp
+from tiny_gguf import TEXTS
 from tiny_sentencepiece import SPACE, save_sentencepiece
 
 REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 PREPEND = {"type": "Prepend", "prepend": SPACE}
+
+METASPACE = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first", "split": False}
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -52,6 +56,9 @@ def test_whether_a_space_goes_before_the_text(normalizer: dict[str, Any], prefix
         {"normalizer": {"type": "NFKC"}},
         {"normalizer": {"type": "Sequence", "normalizers": [REPLACE, PREPEND]}},
         {"pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "first"}},
+        {"normalizer": None, "pre_tokenizer": METASPACE | {"prepend_scheme": "always"}},
+        {"normalizer": None, "pre_tokenizer": METASPACE | {"split": True}},
+        {"pre_tokenizer": METASPACE},
     ],
 )
 def test_what_llama_cpp_would_read_otherwise_is_refused(changes: dict[str, Any]) -> None:
@@ -76,3 +83,60 @@ def test_the_vocabulary_of_a_folder(tmp_path: Path, prefix: bool) -> None:
     best = found.tokens[found.scores.index(max(found.scores))]
     assert best == "".join(parsed["model"]["merges"][0]) or not prefix
     assert found.special["bos"] == found.tokens.index("<bos>")
+
+
+def tokenizer_json(folder: Path, *, prefix: bool = False) -> dict[str, Any]:
+    save_sentencepiece(folder, prefix=prefix)
+    return dict(json.loads((folder / "tokenizer.json").read_text()))
+
+
+@pytest.mark.parametrize("scheme", ["first", "never"])
+def test_spaces_of_mistral_7b(tmp_path: Path, scheme: str) -> None:
+    parsed = tokenizer_json(tmp_path)
+    parsed |= {"normalizer": None, "pre_tokenizer": METASPACE | {"prepend_scheme": scheme}}
+    chats = [f"<bos>{text}" for text in TEXTS] + [
+        "<|im_start|>user",
+        "<|im_start|> a  b <|im_end|> c",
+    ]
+    texts = chats + (TEXTS if scheme == "never" else [])
+    assert ids_of_llama_cpp(tmp_path, parsed, texts, eos="<|im_end|>") == ids_of(parsed, texts)
+
+
+def as_phi3(parsed: dict[str, Any]) -> dict[str, Any]:
+    """With Phi 3's special tokens, all but three of which swallow the white space after them."""
+    renamed = {"<bos>": "<s>", "<eos>": "</s>", "<pad>": "<|endoftext|>"}
+    vocab = parsed["model"]["vocab"]
+    parsed["model"]["vocab"] = {renamed.get(text, text): at for text, at in vocab.items()}
+    for token in parsed["added_tokens"]:
+        token["content"] = renamed.get(token["content"], token["content"])
+        token["rstrip"] = token["content"] not in ("<unk>", "<s>", "<|endoftext|>")
+    parsed["post_processor"] = None
+    return parsed
+
+
+SPACED = [
+    "<|im_start|>\nuser  hi <|im_end|>\n\n <|im_start|> \t x",
+    "<s>  a<unk>  b</s>  c<|endoftext|>\n  d",
+]
+
+
+@pytest.mark.parametrize("name", ["my repository", "Phi-3-mini, tuned", "phi3"])
+def test_tokens_that_swallow_white_space(tmp_path: Path, name: str) -> None:
+    parsed = as_phi3(tokenizer_json(tmp_path, prefix=True))
+    expected = ids_of(parsed, SPACED)
+    found = ids_of_llama_cpp(tmp_path, parsed, SPACED, eos="<|im_end|>", name=name)
+    assert found == expected
+    for token in parsed["added_tokens"]:
+        token["rstrip"] = False
+    kept = ids_of(parsed, SPACED)
+    assert kept != expected
+    # A name that llama.cpp takes for Phi 3's is not left to a model that is not.
+    assert ids_of_llama_cpp(tmp_path, parsed, SPACED, eos="<|im_end|>", name=name) == kept
+
+
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
+def test_other_tokens_that_take_text_along_are_refused(tmp_path: Path, flag: str) -> None:
+    parsed = tokenizer_json(tmp_path)
+    parsed["added_tokens"][-1][flag] = True
+    with pytest.raises(ForgeError, match=r"tokenizer.json: token .* takes text beside it along"):
+        ids_of_llama_cpp(tmp_path, parsed, [], eos="<|im_end|>")

@@ -21,6 +21,8 @@ _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 _PREPEND = {"type": "Prepend", "prepend": SPACE}
 # Cuts nothing, as no space is left: in the tokenizers of Gemma.
 _IDLE = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"}
+# Spaces replaced, nothing cut: in those of Mistral 7B.
+_METASPACE = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": None, "split": False}
 
 
 def is_sentencepiece(document: Mapping[str, Any]) -> bool:
@@ -30,12 +32,18 @@ def is_sentencepiece(document: Mapping[str, Any]) -> bool:
 
 
 def prefixes_space(document: Mapping[str, Any], where: str = "tokenizer.json") -> bool:
-    """Whether a text is read as if a space stood before it.
+    """Whether a text is read as if a space stood before it, also after an added token.
 
     Raises:
         ForgeError: text is changed or cut in a way that llama.cpp does not know.
     """
     before = document.get("pre_tokenizer") or _IDLE
+    scheme = before.get("prepend_scheme")
+    uncut = document.get("normalizer") is None and {**before, "prepend_scheme": None} == _METASPACE
+    if uncut and scheme in ("first", "never"):
+        # "first" puts a space before a text that no token precedes. llama.cpp would put one after
+        # every token, and a chat begins with one.
+        return False
     if {key: before.get(key) for key in _IDLE} == _IDLE:
         normalizer = document.get("normalizer") or {}
         steps = normalizer.get("normalizers") or [normalizer]

@@ -17,7 +17,8 @@ from typing import Any
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.export.gguf.sentencepiece import as_pieces, is_sentencepiece, prefixes_space
-from forge_cli.models.pretokenizers import IGNORE_MERGES, NORMALIZERS, PRE_TOKENIZERS
+from forge_cli.export.gguf.stripping import strips_as_phi3
+from forge_cli.models.pretokenizers import IGNORE_MERGES, NORMALIZERS, PRE_TOKENIZERS, UNLIKE
 
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # gguf.TokenType
 _HINT = "use a model whose tokenizer is BPE of a known kind"
@@ -36,6 +37,7 @@ class Vocabulary:
         tokens, types: one for each row of the embedding.
         scores: of SentencePiece, one for each token: the highest is merged first.
         space_prefix: whether a text is read as if a space stood before it.
+        strips_as_phi3: see `stripping`.
         special: token ids by role: bos, eos, unk, pad …
         add: by role, whether that token is put around a text.
         chat_template: Jinja, exactly as trained; empty if there is none.
@@ -51,6 +53,7 @@ class Vocabulary:
     chat_template: str
     scores: list[float] | None = None
     space_prefix: bool = False
+    strips_as_phi3: bool = False
 
 
 def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
@@ -88,7 +91,10 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
         add["bos"] = False
     merges = known.merges if model == "gpt2" else []
     template = read_template(folder)
-    return Vocabulary(model, pre, tokens, types, merges, special, add, template, scores, prefix)
+    return Vocabulary(
+        model, pre, tokens, types, merges, special, add, template, scores, prefix,
+        strips_as_phi3(document, str(file)),
+    )  # fmt: skip
 
 
 def add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
@@ -127,7 +133,9 @@ def pre_tokenizer_name(document: Mapping[str, Any], where: str = "tokenizer.json
             raise ForgeError(f"{where}: BPE with {key} cannot be exported to GGUF", _HINT)
     structure = _essence(document.get("pre_tokenizer"))
     for name, known in PRE_TOKENIZERS.items():
-        if _essence(known) != structure:
+        if _essence(known) != structure or bool(model.get("ignore_merges")) != (
+            name in IGNORE_MERGES
+        ):
             continue
         # llama.cpp never normalises; Unicode's NFC is what it lets pass for some.
         if document.get("normalizer") not in (None, NORMALIZERS.get(name)):
@@ -136,17 +144,28 @@ def pre_tokenizer_name(document: Mapping[str, Any], where: str = "tokenizer.json
                 f"llama.cpp applies for {name}",
                 _HINT,
             )
-        if bool(model.get("ignore_merges")) != (name in IGNORE_MERGES):
-            raise ForgeError(
-                f"{where}: ignore_merges is {bool(model.get('ignore_merges'))}, "
-                f"llama.cpp's {name} has it otherwise",
-                _HINT,
-            )
         return name
+    _refuse_nearly_known(structure, bool(model.get("ignore_merges")), where)
     raise ForgeError(
         f"{where}: unknown pre-tokeniser {_describe(document.get('pre_tokenizer'))}",
         f"known: {', '.join(PRE_TOKENIZERS)}",
     )
+
+
+def _refuse_nearly_known(structure: Any, ignore_merges: bool, where: str) -> None:
+    for name, known in PRE_TOKENIZERS.items():
+        if _essence(known) == structure:
+            raise ForgeError(
+                f"{where}: ignore_merges is {ignore_merges}, llama.cpp's {name} has it otherwise",
+                _HINT,
+            )
+    for name, (unlike, what) in UNLIKE.items():
+        if _essence(unlike) == structure:
+            raise ForgeError(
+                f"{where}: pre-tokeniser {name}: llama.cpp cuts {what} otherwise than the model "
+                "was trained with",
+                _HINT,
+            )
 
 
 def read_template(folder: Path) -> str:
@@ -193,6 +212,13 @@ def _essence(node: Any) -> Any:
         return node
     if node.get("type") == "Sequence" and len(node["pretokenizers"]) == 1:
         return _essence(node["pretokenizers"][0])
+    if node.get("type") == "Sequence" and len(node["pretokenizers"]) == 2:
+        first, second = node["pretokenizers"]
+        # All known patterns that stand alone match whatever there is: what they keep of a text is
+        # what they cut it into.
+        if (first.get("behavior"), first.get("invert")) == ("Removed", True):
+            first = {**first, "behavior": "Isolated", "invert": False}
+        node = {**node, "pretokenizers": [first, second]}
     if node.get("type") == "ByteLevel":
         node = {"add_prefix_space": True, "use_regex": True, **node}
     return {key: _essence(value) for key, value in node.items() if key != "trim_offsets"}

@@ -19,6 +19,7 @@ from forge_cli.export.gguf.metadata import add_architecture, complete, head_dim_
 from forge_cli.export.gguf.names import map_names, rotate, rotated_heads
 from forge_cli.export.gguf.policy import QUANTS, Shape, tensor_type
 from forge_cli.export.gguf.rope import factor_tensors
+from forge_cli.export.gguf.stripping import known_name
 from forge_cli.export.gguf.tokenizer import Vocabulary, add_vocabulary, read_vocabulary
 
 
@@ -65,7 +66,7 @@ def write_gguf(
         weights: by checkpoint name (`model.layers.0.self_attn.q_proj.weight` …); each is
             read once, in the order of the file.
         quant: a key of `QUANTS`.
-        name: `general.name`.
+        name: `general.name`, by which llama.cpp knows some tokenizers: see `stripping`.
         metadata: more keys and texts, such as `general.license` or `forge.run`.
 
     Returns:
@@ -106,7 +107,7 @@ def _describe(
 
     writer = GGUFWriter(None, arch.gguf)
     writer.add_type("model")
-    writer.add_name(name)
+    writer.add_name(known_name(name, vocabulary.strips_as_phi3))
     add_architecture(writer, arch, config)
     writer.add_file_type(QUANTS[quant].file_type)
     writer.add_quantization_version(GGML_QUANT_VERSION)
