@@ -51,6 +51,11 @@ PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
         "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*"
         "|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
     ),
+    "minicpm5": _split(r"\p{N}{1,3}", _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+" + _TAIL),
+    "bailingmoe": _split(
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+        r"|\s*[\r\n]|\s+(?!\S)|\s+"
+    ),
     "seed-coder": _split(
         _CONTRACTIONS + "|[^\r\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\r\n]+"
         "|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
@@ -101,4 +106,4 @@ UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
 }  # fmt: skip
 
 # BPE models that take a whole word from the vocabulary before they try merges.
-IGNORE_MERGES = {"llama-bpe"}
+IGNORE_MERGES = {"llama-bpe", "minicpm5"}
