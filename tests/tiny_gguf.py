@@ -118,6 +118,9 @@ def random_weights(config: Mapping[str, Any], seed: int = 0) -> dict[str, np.nda
         scale = 0.5 if len(shape) == 1 else 1.0 / np.sqrt(shape[-1])
         value = random.standard_normal(shape) * scale
         value = 1 + value / 2 if name.endswith("norm.weight") else value
+        if name.endswith(("mlp.gate.weight", "block_sparse_moe.gate.weight")):
+            # Two by two of one mind, so that which two are taken seldom hangs on rounding.
+            value = value + 8 * np.repeat(value[::2], 2, axis=0)
         if name.endswith("post_feedforward_layernorm.weight"):
             # llama.cpp's gelu has the precision of float16: its part of the sum is kept small.
             value = value / 10 - 0.8

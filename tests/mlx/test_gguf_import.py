@@ -20,12 +20,12 @@ from forge_cli.models import gguf_import
 from forge_cli.models.gguf_import import import_gguf
 from forge_cli.models.llamacpp import LlamaCpp
 from forge_cli.models.load import load_dense
-from forge_cli.models.pretokenizers import PRE_TOKENIZERS
 from tiny_gguf import TEXTS, as_weights, random_weights, save_tokenizer, smollm2, tiny_config
 from tiny_train import logits
 
 CODE = inspect.getsource(events)
 LONG = [CODE[:1500], "\n".join(TEXTS) * 2]
+# The other pre-tokenisers are read from the same table: see tests/unit/test_pretokenizers.py.
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama": ("llama", "llama-bpe", {}),
     "llama, tied, with biases": (
@@ -273,10 +273,6 @@ def test_what_cannot_be_read_exactly_is_refused_by_name(tmp_path: Path, case: st
     assert f"{file}: " in error.value.message
     assert message in error.value.message
     assert error.value.hint
-
-
-def test_every_pretokenizer_has_a_family() -> None:
-    assert {pre for _, pre, _ in FAMILIES.values()} == set(PRE_TOKENIZERS)
 
 
 def test_bos_is_put_first_where_the_file_says_so(tmp_path: Path, cache: Path) -> None:
