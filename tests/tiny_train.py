@@ -18,7 +18,13 @@ TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-PRE = {"llama": "smollm", "qwen2": "qwen2", "qwen3": "qwen2"}
+PRE = {
+    "llama": "smollm",
+    "qwen2": "qwen2",
+    "qwen3": "qwen2",
+    "qwen3_moe": "qwen2",
+    "mixtral": "smollm",
+}
 
 
 def save_model(folder: Path, model_type: str = "llama", **changes: Any) -> Path:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from forge_cli import export
-from forge_cli.core.errors import GateFailed, UsageError
+from forge_cli.core.errors import ForgeError, GateFailed, UsageError
 from forge_cli.core.events import Reporter
+from forge_cli.evaluate.sides import SideSpec, open_side
 from forge_cli.export.directories import whole_folder
+from forge_cli.export.merged import published_dtype, write_safetensors
 from forge_cli.export.parity import THRESHOLDS, Threshold
 from forge_cli.models.adapters import (
     AdapterConfig,
@@ -32,6 +34,7 @@ from forge_cli.models.peft import CONFIG, WEIGHTS, read_peft, write_peft
 from forge_cli.train.initial import start_adapters
 from tiny_train import example, logits, save_model
 
+OURS = ("gate_proj", "down_proj", "up_proj")
 IDS = list(range(4, 60))
 HELD_OUT = [example(3, question, "test") for question in range(2)]
 CASES: dict[str, dict[str, Any]] = {
@@ -46,15 +49,30 @@ class Notes(Reporter):
     """Keeps what is said."""
 
     def __init__(self) -> None:
+        self.notes: list[str] = []
         self.warnings: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 
 
-def trained(root: Path, *, model_type: str = "llama", **changes: Any) -> Path:
-    """An adapter folder whose A, B (and m) have moved away from their start."""
-    name = str(save_model(root / "model", model_type, tie_word_embeddings=True))
+def trained(root: Path, *, model_type: str = "llama", sure: float = 1, **changes: Any) -> Path:
+    """An adapter folder whose A, B (and m) have moved away from their start.
+
+    Args:
+        sure: of its next token, as a real model is; a random one has many that are nearly best.
+    """
+    folder = save_model(root / "model", model_type, tie_word_embeddings=True)
+    if sure != 1:
+        arrays = load_arrays(folder / "model.safetensors")
+        arrays["model.embed_tokens.weight"] = arrays["model.embed_tokens.weight"] * sure
+        save_arrays(folder / "model.safetensors", arrays, {"format": "pt"})
+    if model_type == "qwen3_moe":
+        publish_experts(folder, "mlp")
+    name = str(folder)
     loaded = load_dense(name)
     config = replace(AdapterConfig(name, "lora", 4, 12.0, 4, 64, []), **changes)
     config, initial = start_adapters(
@@ -85,8 +103,9 @@ def test_mlx_and_adapter_are_the_trained_function(
     adapters = trained(tmp_path, model_type=model_type, **CASES[case])
     wanted = logits(load_tuned(adapters).model, IDS)
     files, facts = export.run(
-        adapters=adapters, out=tmp_path, name="x", to=["mlx", "adapter"], held_out=HELD_OUT
-    )
+        adapters=adapters, out=tmp_path, name="x", to=["mlx", "adapter"], held_out=HELD_OUT,
+        mlx_bits=16, dtype="float32",
+    )  # fmt: skip
     assert [file.name for file in files] == ["x-mlx", "x-adapter"]
     assert min(fact["top1_agreement"] for fact in facts.values()) > 0.99
     assert set(facts) == {"parity.mlx", "parity.adapter"}
@@ -147,6 +166,195 @@ def test_peft_comes_back(tmp_path: Path) -> None:
     assert all(mx.array_equal(again.arrays[k], found.arrays[k]).item() for k in found.arrays)
 
 
+def publish_experts(folder: Path, place: str, leaves: tuple[str, ...] = OURS) -> None:
+    """Write the experts one by one, as transformers publishes such a model."""
+    arrays = {}
+    for name, array in weights_of(folder).items():
+        before, stacked, after = name.partition(f"{place}.switch_mlp.")
+        if not stacked:
+            arrays[name] = array
+            continue
+        leaf = leaves[OURS.index(after.removesuffix(".weight"))]
+        arrays |= {f"{before}{place}.experts.{n}.{leaf}.weight": one for n, one in enumerate(array)}
+    save_arrays(folder / "model.safetensors", arrays, {"format": "pt"})
+
+
+def wide(root: Path, **changes: Any) -> Path:
+    """Adapters over a base that is not quantised."""
+    return trained(root, init="lora", bits=16, **changes)
+
+
+def weights_of(folder: Path) -> dict[str, mx.array]:
+    return {k: v for file in folder.glob("*.safetensors") for k, v in load_arrays(file).items()}
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen3_moe"])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_mlx_is_quantised_as_mlx_lm_quantises_the_merged_model(
+    tmp_path: Path, model_type: str, bits: int
+) -> None:
+    from mlx.utils import tree_flatten
+    from mlx_lm.utils import load_model, quantize_model
+
+    options: dict[str, Any] = {
+        "adapters": wide(tmp_path, model_type=model_type), "name": "x", "to": ["mlx"],
+        "parity": False, "mlx_group_size": 32, "dtype": "float32",
+    }  # fmt: skip
+    [ours], _ = export.run(out=tmp_path / "ours", mlx_bits=bits, **options)
+    [plain], _ = export.run(out=tmp_path / "plain", mlx_bits=16, **options)
+    model, config = load_model(plain)
+    model, told = quantize_model(model, config, 32, bits)
+    wanted, found = dict(tree_flatten(model.parameters())), weights_of(ours)
+    assert set(found) == set(wanted) and "model.layers.1.self_attn.q_proj.scales" in found
+    assert all(mx.array_equal(found[name], wanted[name]).item() for name in wanted)
+    quantised = json.loads((ours / "config.json").read_text())["quantization"]
+    # Also that a router stays in 8 bits.
+    assert quantised == {
+        k: {**v, "mode": "affine"} if isinstance(v, dict) else v
+        for k, v in told["quantization"].items()
+    }
+    assert ("model.layers.0.mlp.gate" in quantised) == (model_type == "qwen3_moe")
+
+
+def test_mlx_has_the_dtype_of_the_base_and_is_held_to_its_bits(tmp_path: Path) -> None:
+    import mlx_lm
+
+    adapters = wide(tmp_path, sure=4)
+    wanted = logits(load_tuned(adapters).model, IDS)
+    notes = Notes()
+    kl = []
+    for bits in (8, 6):
+        [folder], facts = export.run(
+            adapters=adapters, out=tmp_path, name="x", to=["mlx"], mlx_bits=bits,
+            held_out=HELD_OUT, reporter=notes,
+        )  # fmt: skip
+        fact = facts["parity.mlx"]
+        assert (fact["bits"], fact["dtype"]) == (bits, "float16")
+        kl.append(fact["mean_kl"])
+    assert 0 < kl[0] < kl[1]
+    assert {str(a.dtype).split(".")[-1] for a in weights_of(folder).values()} == {
+        "uint32", "float16",
+    }  # fmt: skip
+    model, _ = mlx_lm.load(str(folder))
+    assert 1e-4 < apart(logits(model, IDS), wanted) < 0.3
+
+
+def test_mlx_that_lost_too_much_for_its_bits_is_rejected(tmp_path: Path) -> None:
+    adapters = wide(tmp_path)  # many tokens nearly best: 4 bits change 6 of 10
+    for _ in range(2):  # also where a rejected one stands already
+        with pytest.raises(GateFailed, match=r"x-mlx\.rejected: not the trained .*needed: 70%"):
+            export.run(
+                adapters=adapters, out=tmp_path, name="x", to=["mlx"], mlx_bits=4,
+                held_out=HELD_OUT,
+            )  # fmt: skip
+    assert (tmp_path / "x-mlx.rejected").is_dir() and not (tmp_path / "x-mlx").exists()
+
+
+def test_layers_whose_rows_fill_no_groups_are_told(tmp_path: Path) -> None:
+    notes = Notes()
+    [folder], _ = export.run(
+        adapters=wide(tmp_path), out=tmp_path, name="x", to=["mlx"], mlx_group_size=128,
+        parity=False, reporter=notes,
+    )  # fmt: skip
+    assert "2 of 15 layers stay float16: their rows do not fill groups of 128" in notes.notes
+    assert weights_of(folder)["model.layers.0.mlp.down_proj.weight"].dtype == mx.float16
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16", "float32"])
+def test_safetensors_are_the_merged_weights_by_the_names_of_the_checkpoint(
+    tmp_path: Path, dtype: str
+) -> None:
+    adapters = trained(tmp_path, init="pissa", bits=4)
+    [folder], facts = export.run(
+        adapters=adapters, out=tmp_path, name="x", to=["safetensors"], dtype=dtype,
+        held_out=HELD_OUT,
+    )  # fmt: skip
+    expected = {"auto": "float16"}.get(dtype, dtype)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["dtype"] == config["torch_dtype"] == expected and "quantization" not in config
+    assert facts["parity.safetensors"]["dtype"] == expected
+    found, base = weights_of(folder), weights_of(tmp_path / "model")
+    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in base.items()}
+    layer = get_module(load_tuned(adapters).model, "model.layers.1.self_attn.q_proj")
+    merged = layer.merged().astype(getattr(mx, expected))
+    assert mx.array_equal(found["model.layers.1.self_attn.q_proj.weight"], merged).item()
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen3_moe"])
+def test_transformers_reads_the_safetensors(tmp_path: Path, model_type: str) -> None:
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    adapters = wide(tmp_path, model_type=model_type)
+    [folder], _ = export.run(
+        adapters=adapters, out=tmp_path, name="x", to=["safetensors"], held_out=HELD_OUT
+    )
+    model, told = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    with torch.no_grad():
+        found = model(torch.tensor([IDS])).logits[0].numpy()
+    assert apart(found, logits(load_tuned(adapters).model, IDS)) < 2e-3  # float16
+
+
+@pytest.mark.parametrize(
+    ("model_type", "place", "leaves"),
+    [
+        ("qwen3_moe", "mlp", OURS),
+        ("mixtral", "block_sparse_moe", ("w1", "w2", "w3")),
+    ],
+)
+def test_experts_are_written_one_by_one(
+    tmp_path: Path, model_type: str, place: str, leaves: tuple[str, ...]
+) -> None:
+    folder = save_model(tmp_path / "model", model_type)
+    publish_experts(folder, place, leaves)
+    published = weights_of(folder)
+    out = tmp_path / "out"
+    out.mkdir()
+    write_safetensors(out, load_dense(str(folder)), "float16")
+    found = weights_of(out)
+    assert f"model.layers.1.{place}.experts.3.{leaves[1]}.weight" in found
+    assert set(found) == set(published)
+    assert all(mx.array_equal(found[name], published[name]).item() for name in published)
+
+
+def test_names_that_transformers_does_not_know_are_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    loaded = load_dense(str(folder))
+    odd = {f"text.{name}": array for name, array in weights_of(folder).items()}
+    save_arrays(folder / "model.safetensors", odd)
+    with pytest.raises(ForgeError, match=r"holds lm_head.weight in another form"):
+        write_safetensors(tmp_path, loaded, "float16")
+
+
+def test_the_dtype_that_a_base_was_published_in(tmp_path: Path) -> None:
+    loaded = load_dense(str(save_model(tmp_path / "model")))
+    assert published_dtype(loaded) == "float16"  # what it is stored in
+    told = [{"dtype": "float32"}, {"text_config": {"torch_dtype": "bfloat16"}}]
+    found = [published_dtype(replace(loaded, config=loaded.config | own)) for own in told]
+    assert found == ["float32", "bfloat16"]
+    (tmp_path / "model" / "model.safetensors").unlink()
+    assert published_dtype(loaded) == "bfloat16"
+
+
+def test_a_model_directory_is_a_side(tmp_path: Path) -> None:
+    adapters = wide(tmp_path)
+    [folder], _ = export.run(
+        adapters=adapters, out=tmp_path, name="x", to=["mlx"], mlx_bits=16, dtype="float32",
+        parity=False,
+    )  # fmt: skip
+    chats = [row.messages for row in HELD_OUT]
+    sides = [
+        open_side(SideSpec.parse(name), adapters, url=None, max_tokens=1)
+        for name in ("base", "tuned", str(folder))
+    ]
+    base, tuned, exported = (np.mean(side.losses(chats) or [np.nan]) for side in sides)
+    assert abs(exported - tuned) < 0.01 * abs(base - tuned)
+    assert sides[2].parameters != sides[1].parameters
+
+
 def peft_folder(folder: Path, **changes: Any) -> Path:
     """A PEFT folder as PEFT writes it, `changes` in its config."""
     config = AdapterConfig("m", "lora", 2, 4.0, 16, 64, ["model.layers.0.self_attn.q_proj"])
@@ -201,8 +409,8 @@ def test_a_directory_that_answers_otherwise_is_rejected(
     adapters = trained(tmp_path, init="pissa", bits=4)
     monkeypatch.setitem(THRESHOLDS, "f32", Threshold(1.01, 0.0))  # nothing is good enough
     with pytest.raises(GateFailed, match="not the trained model"):
-        export.run(adapters=adapters, out=tmp_path, name="x", to=["mlx"], held_out=HELD_OUT)
-    assert (tmp_path / "x-mlx.rejected").is_dir() and not (tmp_path / "x-mlx").exists()
+        export.run(adapters=adapters, out=tmp_path, name="x", to=["adapter"], held_out=HELD_OUT)
+    assert (tmp_path / "x-adapter.rejected").is_dir() and not (tmp_path / "x-adapter").exists()
 
 
 def test_an_export_that_is_cut_short_leaves_the_last_one(tmp_path: Path) -> None:
@@ -216,12 +424,16 @@ def test_an_export_that_is_cut_short_leaves_the_last_one(tmp_path: Path) -> None
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
 
 
-def test_large_models_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forge_cli.export.directories._SHARD", 100_000)
+@pytest.mark.parametrize("kind", ["mlx", "safetensors"])
+def test_large_models_are_written_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("forge_cli.export.merged._SHARD", 100_000)
     adapters = trained(tmp_path, init="pissa", bits=4)
     [folder], _ = export.run(
-        adapters=adapters, out=tmp_path, name="x", to=["mlx"], held_out=HELD_OUT
+        adapters=adapters, out=tmp_path, name="x", to=[kind], held_out=HELD_OUT
     )
     assert len(list(folder.glob("model-*-of-*.safetensors"))) > 2
     index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
     assert set(index.values()) == {file.name for file in folder.glob("model-*.safetensors")}
+    assert set(index) == set(weights_of(folder))

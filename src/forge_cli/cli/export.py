@@ -14,11 +14,21 @@ from forge_cli.cli._run import emit, open_run
 def export(
     run: Annotated[str, typer.Argument(help="Run directory, or - for a run record.")] = "-",
     to: Annotated[
-        list[str] | None, typer.Option(help="gguf, mlx, adapter or peft; repeatable.")
+        list[str] | None, typer.Option(help="gguf, mlx, safetensors, adapter or peft; repeatable.")
     ] = None,
     quant: Annotated[
         list[str] | None,
         typer.Option(help="q4_k_m, q8_0, f16 … or auto (the smallest that is enough); repeatable."),
+    ] = None,
+    mlx_bits: Annotated[
+        int | None, typer.Option(help="Bits of --to mlx: 3, 4, 6, 8 (default) or 16: as it is.")
+    ] = None,
+    mlx_group_size: Annotated[
+        int | None, typer.Option(help="Weights per scale of --to mlx: 32, 64 (default) or 128.")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="auto (the base's own), bfloat16, float16 or float32; not of GGUF."),
     ] = None,
     parity: Annotated[
         bool | None, typer.Option("--parity/--no-parity", help="Check the file in llama.cpp.")
@@ -33,13 +43,17 @@ def export(
 ) -> None:
     """Write the tuned model and check that it answers as the trained one.
 
-    Of each GGUF it says how much of the gain over the base it keeps. --quant auto: the smallest
-    that keeps 95 %. --to gguf: for Ollama and llama.cpp; mlx: merged in float32, for mlx-lm and
-    transformers; adapter: the quantised residual and its adapter; peft: an adapter for the
-    original base. Example: forge export .forge/runs/repo --quant q4_k_m --to gguf --to peft
+    Of each GGUF, and of mlx, it says how much of the gain over the base it keeps. --quant auto:
+    the smallest that keeps 95 %. --to gguf: for Ollama and llama.cpp; mlx: merged and quantised,
+    for mlx-lm; safetensors: merged, for transformers and others; adapter: the quantised residual
+    and its adapter; peft: an adapter for the original base.
+    Example: forge export .forge/runs/repo --quant q4_k_m --to gguf --to peft
     """
     output = Output(json_lines=json_lines, quiet=quiet)
-    flags = {"to": to, "quant": quant, "parity": parity, "retention_rows": retention_rows}
+    flags = {
+        "to": to, "quant": quant, "parity": parity, "retention_rows": retention_rows,
+        "mlx_bits": mlx_bits, "mlx_group_size": mlx_group_size, "dtype": dtype,
+    }  # fmt: skip
     s = settings(flags).settings
     from forge_cli import pipeline
 
@@ -50,6 +64,7 @@ def export(
         {
             "gguf": f"forge deploy {found.path} --name NAME",
             "mlx": f"mlx_lm.chat --model {folder}",
+            "safetensors": f"transformers.AutoModelForCausalLM.from_pretrained('{folder}')",
             "adapter": f"mlx_lm.chat --model {folder}/base --adapter-path {folder}/adapter",
             "peft": f"peft.PeftModel.from_pretrained(base, '{folder}')",
         }["gguf" if "gguf" in s.to else s.to[-1]]

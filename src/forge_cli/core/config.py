@@ -41,7 +41,7 @@ Condition = Literal[
     "later",
     "repo_tests",
 ]
-ExportKind = Literal["gguf", "mlx", "adapter", "peft"]
+ExportKind = Literal["gguf", "mlx", "safetensors", "adapter", "peft"]
 Quant = Literal[
     "auto", "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q4_0",
     "iq4_nl", "iq4_xs", "mxfp4", "q3_k_l", "q3_k_m", "q3_k_s",
@@ -237,6 +237,15 @@ class Settings(BaseModel):
     quant: list[Quant] = Field(
         ["q4_k_m"], description="GGUF types to write; auto: the smallest that keeps enough"
     )
+    mlx_bits: Literal[3, 4, 6, 8, 16] = Field(
+        8, description="bits of what is written for mlx-lm (16: not quantised)"
+    )
+    mlx_group_size: Literal[32, 64, 128] = Field(
+        64, description="weights per quantisation scale of what is written for mlx-lm"
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="of safetensors and unquantised mlx (auto: as the base was published)"
+    )
     retention_rows: int = Field(
         24, ge=0, description="test rows on which a file shows what it keeps of the gain (0: none)"
     )
@@ -254,9 +263,9 @@ class Settings(BaseModel):
 # Not part of what a run *is*: the same run directory may be taken up with other values.
 RUNTIME = {
     "jobs", "cache", "teacher_url", "teacher_jobs", "teacher_timeout", "teacher_price", "host",
-    "to", "quant", "parity", "retention_rows", "min_examples", "max_rejects", "min_quality",
-    "memory_limit", "save_every", "keep_last", "track", "hosts", "num_ctx", "smoke_questions",
-    "keep_versions",
+    "to", "quant", "mlx_bits", "mlx_group_size", "dtype", "parity", "retention_rows",
+    "min_examples", "max_rejects", "min_quality", "memory_limit", "save_every", "keep_last",
+    "track", "hosts", "num_ctx", "smoke_questions", "keep_versions",
 }  # fmt: skip
 _ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_DATA", "FORGE_RECIPE"}
 

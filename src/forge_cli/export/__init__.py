@@ -19,7 +19,7 @@ _PARITY_POSITIONS = 600
 
 
 # What can be written: a GGUF for each type, and directories.
-KINDS = ("gguf", "mlx", "adapter", "peft")
+KINDS = ("gguf", "mlx", "safetensors", "adapter", "peft")
 
 
 def run(
@@ -29,6 +29,9 @@ def run(
     name: str,
     to: Sequence[str] = ("gguf",),
     quants: Sequence[str] = ("q4_k_m",),
+    mlx_bits: int = 8,
+    mlx_group_size: int = 64,
+    dtype: str = "auto",
     held_out: Sequence[Example] = (),
     parity: bool = True,
     reporter: Reporter = SILENT,
@@ -36,10 +39,12 @@ def run(
     """Write what `to` names and compare each with the trained model.
 
     gguf: merged in float32, one file for each of `quants`, compared in llama.cpp. mlx: merged
-    in float32, a directory for mlx-lm and transformers. adapter: the quantised residual and
-    mlx-lm's adapter for it. peft: an adapter for the original base.
+    and quantised anew, for mlx-lm. safetensors: merged, for transformers and others. adapter:
+    the quantised residual and mlx-lm's adapter for it. peft: an adapter for the original base.
 
     Args:
+        mlx_bits, mlx_group_size: how mlx is quantised; 16 bits: it is not.
+        dtype: of safetensors, and of what mlx does not quantise; auto: as the base was published.
         held_out: rows whose prompts both models read.
         parity: compare; without it nothing shows that a file is right.
 
@@ -52,7 +57,7 @@ def run(
         ForgeError: an architecture or tokenizer that cannot be written, or llama.cpp is
             missing while parity is asked for.
     """
-    from forge_cli.export.directories import write_directory
+    from forge_cli.export.directories import Form, write_directory
     from forge_cli.export.gguf_files import write_files
     from forge_cli.models import llamacpp
     from forge_cli.models.adapters import load_tuned
@@ -66,6 +71,7 @@ def run(
     probes = _probes(loaded, held_out) if parity else None
     files: list[Path] = []
     facts: dict[str, Any] = {}
+    form = Form(dtype, mlx_bits, mlx_group_size)
     for kind in dict.fromkeys(to):
         if kind == "gguf":
             found, parities = write_files(
@@ -73,8 +79,9 @@ def run(
             )
         else:
             found, parities = write_directory(
-                kind, loaded, adapters, out / f"{name}-{kind}", probes=probes, reporter=reporter
-            )
+                kind, loaded, adapters, out / f"{name}-{kind}",
+                form=form, probes=probes, reporter=reporter,
+            )  # fmt: skip
         files += found
         facts |= parities
     return files, facts

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forge_cli.core.events import Reporter
 from forge_cli.core.jsonl import write_json
-from forge_cli.export.gguf import Weight
-from forge_cli.export.merge import merged_weights
-from forge_cli.export.parity import Probe
-from forge_cli.export.read_back import compare_logits, read_back
+from forge_cli.export.merged import (
+    base_config,
+    copy_tokenizer,
+    published_dtype,
+    write_mlx,
+    write_safetensors,
+)
+from forge_cli.export.parity import THRESHOLDS, Probe, Threshold
+from forge_cli.export.read_back import PLAIN, QUANTISED, compare_logits, read_back
 from forge_cli.models.adapters import AdapterFolder, get_module, read_adapters, save_arrays
 from forge_cli.models.backend import mx
 from forge_cli.models.load import Loaded, load_dense
 from forge_cli.models.lora import without_start
 from forge_cli.models.peft import write_peft
-from forge_cli.models.quantise import pack_model
+from forge_cli.models.quantise import Quantiser, pack_model
 
-_SHARD = 4 << 30
-_TOKENIZER = (
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
-    "chat_template*", "generation_config.json",
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class Form:
+    """How merged weights are written.
+
+    Attributes:
+        dtype: bfloat16, float16 or float32; auto: as the base was published.
+        mlx_bits, mlx_group_size: of mlx (bits 16: not quantised).
+    """
+
+    dtype: str = "auto"
+    mlx_bits: int = 8
+    mlx_group_size: int = 64
+
+    @property
+    def quantiser(self) -> Quantiser:
+        """How mlx is quantised."""
+        return {"bits": self.mlx_bits, "group_size": self.mlx_group_size, "mode": "affine"}
 
 
 @contextmanager
@@ -50,13 +68,14 @@ def write_directory(
     adapters: Path,
     folder: Path,
     *,
+    form: Form,
     probes: Sequence[Probe] | None,
     reporter: Reporter,
 ) -> tuple[list[Path], dict[str, Any]]:
     """Write `folder` and, with probes, read it back and compare it with the trained model.
 
     Args:
-        kind: mlx, adapter or peft.
+        kind: mlx, safetensors, adapter or peft.
         adapters: the adapter folder that `loaded` came from.
 
     Returns:
@@ -66,46 +85,29 @@ def write_directory(
         GateFailed: it is not the trained model; it is kept as `….rejected`.
     """
     found = read_adapters(adapters)
+    dtype = published_dtype(loaded) if form.dtype == "auto" else form.dtype
+    limit: Threshold | None = THRESHOLDS["f32"]
+    told: dict[str, Any] = {}
     with whole_folder(folder) as new:
         if kind == "mlx":
-            write_merged(new, loaded, merged_weights(loaded.model))
+            write_mlx(new, loaded, dtype, form.quantiser, reporter)
+            told = {"bits": form.mlx_bits, "dtype": dtype}
+            limit = QUANTISED.get(form.mlx_bits, PLAIN[dtype])
+        elif kind == "safetensors":
+            write_safetensors(new, loaded, dtype)
+            told, limit = {"dtype": dtype}, PLAIN[dtype]
         elif kind == "adapter":
             write_adapter(new, found)
         else:
             write_peft(new, found)
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            limit = limit if found.config.bits == 16 else None
     facts = {}
     if probes is not None:
-        exact = kind != "peft" or found.config.bits == 16
         model = read_back(kind, folder, loaded.name)
-        facts[f"parity.{kind}"] = compare_logits(model, folder, probes, exact, reporter)
+        facts[f"parity.{kind}"] = told | compare_logits(model, folder, probes, limit, reporter)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     reporter.note(f"wrote {folder} ({size / 1e6:.0f} MB)")
     return [folder], facts
-
-
-def write_merged(folder: Path, loaded: Loaded, weights: Mapping[str, Weight]) -> None:
-    """The trained function as plain float32 weights, some gigabytes a file.
-
-    Args:
-        weights: of `export.merge.merged_weights`; computed one file at a time.
-    """
-    config = {k: v for k, v in _config(loaded).items() if not k.startswith("quantization")}
-    config |= {"torch_dtype": "float32", "dtype": "float32"}
-    write_json(folder / "config.json", config)
-    _copy_tokenizer(loaded.path, folder)
-    parts = list(_parts(weights))
-    index: dict[str, str] = {}
-    for number, names in enumerate(parts, 1):
-        file = f"model-{number:05}-of-{len(parts):05}.safetensors"
-        if len(parts) == 1:
-            file = "model.safetensors"
-        arrays = {name: mx.array(weights[name].read()) for name in names}
-        save_arrays(folder / file, arrays, {"format": "mlx"})
-        index |= dict.fromkeys(names, file)
-    if len(parts) > 1:
-        size = sum(_bytes(weight) for weight in weights.values())
-        told = {"metadata": {"total_size": size}, "weight_map": index}
-        write_json(folder / "model.safetensors.index.json", told)
 
 
 def write_adapter(folder: Path, found: AdapterFolder) -> None:
@@ -150,7 +152,7 @@ def _write_base(folder: Path, found: AdapterFolder) -> None:
         A0, B0 = (found.initial.get(f"{name}.{leaf}") for leaf in ("A", "B"))
         layer.weight = without_start(layer.weight, A0, B0, config.scale_of(name))
         mx.eval(layer.weight)
-    told = {k: v for k, v in _config(loaded).items() if not k.startswith("quantization")}
+    told = base_config(loaded)
     if config.bits != 16:
         taken = {name.rpartition(".")[0] for name in found.initial}
         stored = loaded.stored_as(config.quantiser)
@@ -161,36 +163,7 @@ def _write_base(folder: Path, found: AdapterFolder) -> None:
     weights = dict(tree_flatten(loaded.model.parameters()))
     save_arrays(folder / "model.safetensors", weights, {"format": "mlx"})
     write_json(folder / "config.json", told)
-    _copy_tokenizer(loaded.path, folder)
+    copy_tokenizer(loaded.path, folder)
 
 
-def _config(loaded: Loaded) -> dict[str, Any]:
-    return dict(json.loads((loaded.path / "config.json").read_text(encoding="utf-8")))
-
-
-def _copy_tokenizer(source: Path, target: Path) -> None:
-    for pattern in _TOKENIZER:
-        for file in source.glob(pattern):
-            shutil.copyfile(file, target / file.name)
-
-
-def _parts(weights: Mapping[str, Weight]) -> Iterator[list[str]]:
-    names: list[str] = []
-    size = 0
-    for name, weight in weights.items():
-        if names and size + _bytes(weight) > _SHARD:
-            yield names
-            names, size = [], 0
-        names.append(name)
-        size += _bytes(weight)
-    yield names
-
-
-def _bytes(weight: Weight) -> int:
-    size = 4
-    for side in weight.shape:
-        size *= side
-    return size
-
-
-__all__ = ["whole_folder", "write_adapter", "write_directory", "write_merged"]
+__all__ = ["Form", "whole_folder", "write_adapter", "write_directory"]

@@ -36,50 +36,54 @@ def export(run: RunDir, s: Settings, reporter: Reporter) -> None:
             "name types: --quant q4_k_m --quant q8_0",
         )
     with run.locked():
-        if others := [kind for kind in s.to if kind != "gguf"]:
-            _write(run, s, others, [], reporter)
+        for kind in dict.fromkeys(kind for kind in s.to if kind != "gguf"):
+            _write(run, s, kind, [], reporter)
+            if kind == "mlx" and s.mlx_bits != 16:
+                _judge(run, s, kind, _file(run, kind), reporter)
         if "gguf" not in s.to:
             return
         if auto:
             _smallest(run, s, reporter)
             return
         for quant in dict.fromkeys(s.quant):
-            _write(run, s, ["gguf"], [quant], reporter)
-            _judge(run, s, quant, reporter)
+            _write(run, s, "gguf", [quant], reporter)
+            _judge(run, s, quant, _file(run, f"{quant}.gguf"), reporter)
 
 
 def _smallest(run: RunDir, s: Settings, reporter: Reporter) -> None:
     """The smallest file that keeps enough; the others that were tried are removed."""
     for quant in AUTO:
         try:
-            _write(run, s, ["gguf"], [quant], reporter)
+            _write(run, s, "gguf", [quant], reporter)
         except GateFailed as fault:
             if quant == AUTO[-1]:
                 raise
             _file(run, f"{quant}.gguf.rejected").unlink()
             reporter.note(f"auto: {quant} is not near enough ({fault}); a larger type is tried")
             continue
-        found = _judge(run, s, quant, reporter)
+        file = _file(run, f"{quant}.gguf")
+        found = _judge(run, s, quant, file, reporter)
         if found is None or found.share >= ENOUGH or quant == AUTO[-1]:
             reporter.note(f"auto: {quant}")
             return
         reporter.note(f"auto: {quant} keeps too little; a larger type is tried")
-        file = _file(run, f"{quant}.gguf")
         file.unlink()
         run.drop_file(str(file))
 
 
-def _write(
-    run: RunDir, s: Settings, to: Sequence[str], quants: Sequence[str], reporter: Reporter
-) -> None:
+def _write(run: RunDir, s: Settings, kind: str, quants: Sequence[str], reporter: Reporter) -> None:
     from forge_cli import export as stage
 
+    _forget(run, quants or [kind])
     files, facts = stage.run(
         adapters=run.path / "adapters",
         out=run.path / "export",
         name=run.path.name,
-        to=to,
+        to=[kind],
         quants=quants,
+        mlx_bits=s.mlx_bits,
+        mlx_group_size=s.mlx_group_size,
+        dtype=s.dtype,
         held_out=held_out(run),
         parity=s.parity,
         reporter=reporter,
@@ -88,23 +92,24 @@ def _write(
     run.add_files([str(file) for file in files])
 
 
-def _judge(run: RunDir, s: Settings, quant: str, reporter: Reporter) -> Retained | None:
-    """What a file keeps; None where that is not asked for, or nothing was gained."""
+def _judge(run: RunDir, s: Settings, name: str, file: Path, reporter: Reporter) -> Retained | None:
+    """What a file or directory keeps; None where that is not asked, or nothing was gained."""
     rows = _rows(run, s)
     if not s.parity or not rows:
         return None
     from forge_cli.pipeline.retention import measure
 
-    file = _file(run, f"{quant}.gguf")
     found = measure(run, file, rows, s, reporter)
     if found is None:
-        reporter.note(f"{quant}: the tuned model is no better than its base: nothing to keep")
+        reporter.note(f"{name}: the tuned model is no better than its base: nothing to keep")
         return None
     reporter.note(
-        f"{quant}: keeps {found.share:.0%} [{found.low:.0%}, {found.high:.0%}] of what was gained "
+        f"{name}: keeps {found.share:.0%} [{found.low:.0%}, {found.high:.0%}] of what was gained "
         f"over the base ({found.n} rows, {found.clusters} files)"
     )
-    _record(run, {f"retention.{quant}": found.as_dict() | {"bytes": file.stat().st_size}})
+    files = [file] if file.is_file() else [one for one in file.rglob("*") if one.is_file()]
+    size = sum(one.stat().st_size for one in files)
+    _record(run, {f"retention.{name}": found.as_dict() | {"bytes": size}})
     _draw(run, reporter)
     return found
 
@@ -141,3 +146,10 @@ def _file(run: RunDir, ending: str) -> Path:
 
 def _record(run: RunDir, facts: dict[str, Any]) -> None:
     run.record(export=run.state["metrics"].get("export", {}) | facts)
+
+
+def _forget(run: RunDir, names: Sequence[str]) -> None:
+    """What was measured of files that are written anew is not true of the new ones."""
+    gone = {f"{fact}.{name}" for name in names for fact in ("parity", "retention")}
+    facts = run.state["metrics"].get("export", {})
+    run.record(export={key: value for key, value in facts.items() if key not in gone})

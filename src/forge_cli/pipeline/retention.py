@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 def measure(
     run: RunDir, file: Path, rows: Sequence[Example], s: Settings, reporter: Reporter
 ) -> Retained | None:
-    """The share of the gain in answer loss that `file` keeps; None where nothing was gained.
+    """The share of the gain in answer loss that a GGUF or an MLX directory keeps.
 
-    Losses of base and tuned model that the judge has taken are not taken again.
+    None where nothing was gained. Losses of base and tuned model that the judge has taken
+    are not taken again.
 
     Raises:
         ForgeError: a model cannot be loaded, or llama.cpp refuses the file.

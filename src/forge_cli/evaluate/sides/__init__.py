@@ -1,4 +1,4 @@
-"""What can be judged: base, tuned model, checkpoint, GGUF file, or a model behind HTTP.
+"""What can be judged: base, tuned, checkpoint, GGUF, model directory, or one behind HTTP.
 
 A side answers prompts as a `Sampler` does, so that its answers are cached by model, parameters,
 prompt and draw, and a run that was stopped goes on where it stopped.
@@ -16,8 +16,8 @@ from forge_cli.core.records import Message
 from forge_cli.teachers import OLLAMA, Sampler, open_teacher
 
 _HINT = (
-    "give base, tuned, checkpoint:STEP, a GGUF file, a run directory, ollama:NAME or openai:NAME; "
-    "+examples may follow"
+    "give base, tuned, checkpoint:STEP, a GGUF file, a run's or a model's directory, ollama:NAME "
+    "or openai:NAME; +examples may follow"
 )
 
 
@@ -91,7 +91,7 @@ def open_side(spec: SideSpec, adapters: Path, *, url: str | None, max_tokens: in
         from forge_cli.evaluate.sides.gguf import GgufSide
 
         return GgufSide(_existing(Path(model)), adapters, max_tokens=max_tokens)
-    from forge_cli.evaluate.sides.local import BaseSide, TunedSide
+    from forge_cli.evaluate.sides.local import BaseSide, DirectorySide, TunedSide
 
     if model == "base":
         return BaseSide(adapters, max_tokens=max_tokens)
@@ -100,6 +100,8 @@ def open_side(spec: SideSpec, adapters: Path, *, url: str | None, max_tokens: in
     if kind == "checkpoint":
         file = adapters.parent / "checkpoints" / f"step-{rest:0>8}.safetensors"
         return TunedSide(model, adapters, checkpoint=_existing(file), max_tokens=max_tokens)
+    if (Path(model) / "config.json").is_file():
+        return DirectorySide(Path(model), adapters, max_tokens=max_tokens)
     if (Path(model) / "adapters").is_dir():
         return TunedSide(model, Path(model) / "adapters", max_tokens=max_tokens)
     raise UsageError(f"side {spec.text!r} is not known", _HINT)

@@ -166,6 +166,27 @@ class TunedSide(_Local):
         return {**super().parameters, "adapters": own}
 
 
+class DirectorySide(_Local):
+    """A model's directory, such as an exported one; quantised or not."""
+
+    def __init__(self, folder: Path, adapters: Path, *, max_tokens: int) -> None:
+        super().__init__(folder.name, adapters, max_tokens=max_tokens)
+        self.folder = folder
+
+    def load(self) -> Loaded:
+        """See `_Local.load`."""
+        from forge_cli.models.load import load_dense
+
+        return load_dense(str(self.folder))
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Any]:
+        """The directory's own files."""
+        from forge_cli.models.load import fingerprint
+
+        return {"max_tokens": self.max_tokens, "files": fingerprint(self.folder)}
+
+
 def _digest(file: Path) -> str:
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
