@@ -98,6 +98,7 @@ def test_bad_input(repo: Path, tmp_path: Path) -> None:
     fails(forge("train", "none", cwd=tmp_path), 2, "none")
     fails(forge("eval", "none", cwd=tmp_path), 2, "not a run directory")
     fails(forge("export", "none", cwd=tmp_path), 2, "not a run directory")
+    fails(forge("export", "none", "--public", cwd=tmp_path), 2, "belong to --push")
     fails(forge("deploy", "none.gguf", "--name", "x", cwd=tmp_path), 2, "none.gguf")
     fails(forge("recipes", "show", "demoo", cwd=tmp_path), 2, "did you mean demo?")
     assert forge("train", cwd=tmp_path).returncode == 2

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hub_server import TOKEN, HubServer
 from ollama_server import OllamaServer
 from tiny_train import save_model
 
@@ -87,8 +88,19 @@ def test_one_command_then_export_and_deploy(place: Path) -> None:
     assert unread.returncode == 2 and "cannot be read" in unread.stderr
     assert (folder / "eval" / "report.html").is_file()
 
-    exported = run(place, "export", str(folder))
-    assert exported.returncode == 0, exported.stderr
+    push = ["--to", "gguf", "--to", "safetensors", "--push", "me/tiny"]
+    with HubServer() as hub:
+        told = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+        exported = run(place, "export", str(folder), *push, env=os.environ | told)
+        assert exported.returncode == 0, exported.stderr
+    pushed = hub.repos["me/tiny"]
+    assert pushed.private and pushed.commits == 1 and "pushed: " in exported.stderr
+    for name in ("repo-f16.gguf", "repo-safetensors/model.safetensors"):
+        file = folder / "export" / name
+        assert pushed.files[file.name] == file.read_bytes()
+    assert str(place).encode() not in b"".join(pushed.files.values())
+    card = pushed.files["README.md"].decode()
+    assert "| repo-f16.gguf | f16 | " in card and "| documents as given | answer loss | " in card
     assert "prompt tokens equal" in exported.stderr
     facts = last_run(exported.stdout)["metrics"]["export"]  # type: ignore[index]
     parity, kept = facts["parity.f16"], facts["retention.f16"]

@@ -21,7 +21,7 @@ def export(
         typer.Option(help="q4_k_m, q8_0, f16 … or auto (the smallest that is enough); repeatable."),
     ] = None,
     mlx_bits: Annotated[
-        int | None, typer.Option(help="Bits of --to mlx: 3, 4, 6, 8 (default) or 16: as it is.")
+        int | None, typer.Option(help="Bits of --to mlx: 4, 6, 8 (default) or 16: as it is.")
     ] = None,
     mlx_group_size: Annotated[
         int | None, typer.Option(help="Weights per scale of --to mlx: 32, 64 (default) or 128.")
@@ -36,6 +36,17 @@ def export(
     retention_rows: Annotated[
         int | None, typer.Option(help="Test rows to show what a file keeps of the gain; 0: none.")
     ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Upload it to this model of the Hugging Face hub."),
+    ] = None,
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Who may see what is pushed (private)."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --push: say what would be sent, send nothing.")
+    ] = False,
     no_end: NoEnd = False,
     json_lines: Json = False,
     quiet: Quiet = False,
@@ -47,6 +58,7 @@ def export(
     the smallest that keeps 95 %. --to gguf: for Ollama and llama.cpp; mlx: merged and quantised,
     for mlx-lm; safetensors: merged, for transformers and others; adapter: the quantised residual
     and its adapter; peft: an adapter for the original base.
+    --push sends what was written, with a model card, only when it is said; nothing else does.
     Example: forge export .forge/runs/repo --quant q4_k_m --to gguf --to peft
     """
     output = Output(json_lines=json_lines, quiet=quiet)
@@ -56,9 +68,19 @@ def export(
     }  # fmt: skip
     s = settings(flags).settings
     from forge_cli import pipeline
+    from forge_cli.core.errors import UsageError
 
+    if push is None and (dry_run or private is not None):
+        raise UsageError("--private, --public and --dry-run belong to --push", "add OWNER/NAME")
     found = open_run(run, need_end=not no_end)
-    pipeline.export(found, s, output)
+    if push is not None:
+        pipeline.check_push(push, dry_run=dry_run)
+    written = pipeline.export(found, s, output)
+    if push is not None:
+        pipeline.publish(
+            found, written, output, repo=push, private=private is not False, dry_run=dry_run,
+            bars=output.console.is_terminal and not (quiet or json_lines),
+        )  # fmt: skip
     folder = found.path / "export" / f"{found.path.name}-{s.to[-1]}"
     output.next(
         {

@@ -237,7 +237,7 @@ class Settings(BaseModel):
     quant: list[Quant] = Field(
         ["q4_k_m"], description="GGUF types to write; auto: the smallest that keeps enough"
     )
-    mlx_bits: Literal[3, 4, 6, 8, 16] = Field(
+    mlx_bits: Literal[4, 6, 8, 16] = Field(
         8, description="bits of what is written for mlx-lm (16: not quantised)"
     )
     mlx_group_size: Literal[32, 64, 128] = Field(

@@ -13,6 +13,7 @@ from forge_cli.export.gguf import write_gguf
 from forge_cli.export.merge import merged_weights
 from forge_cli.export.parity import Probe, compare
 from forge_cli.models.load import Loaded, licence_of
+from forge_cli.models.resolve import public_name
 
 
 def write_files(
@@ -33,7 +34,7 @@ def write_files(
         GateFailed: a file is not the trained model; it is kept as `….rejected`.
     """
     weights = merged_weights(loaded.model)
-    metadata = {"general.finetune": "forge", "general.base_model.0.name": loaded.name}
+    metadata = {"general.finetune": "forge", "general.base_model.0.name": public_name(loaded.name)}
     if licence := licence_of(loaded.name):
         metadata["general.license"] = licence
     files, facts = [], {}

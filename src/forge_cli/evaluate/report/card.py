@@ -18,7 +18,7 @@ from forge_cli.evaluate.pairing import Pair
 from forge_cli.evaluate.report.names import CONDITION_NAMES
 from forge_cli.evaluate.statistics.verdict import Verdict
 
-_SAYS = {
+SAYS = {
     "better": "Better than its base on files that it was not trained on.",
     "worse": "Worse than its base on files that it was not trained on. Do not use it.",
     "broke something": "It gained something and lost something else; see below before using it.",
@@ -63,7 +63,7 @@ def render_card(card: Card, pairs: Sequence[Pair], verdict: Verdict) -> str:
     if card.base.count("/") == 1 and not Path(card.base).exists():
         head["base_model"] = card.base
     lines = ["---", yaml.safe_dump(head, sort_keys=False).rstrip(), "---", ""]
-    lines += [f"# {card.base}, tuned on {card.repository}", "", _SAYS[verdict.outcome], ""]
+    lines += [f"# {card.base}, tuned on {card.repository}", "", SAYS[verdict.outcome], ""]
     lines += [f"- {reason}" for reason in verdict.reasons]
     lines += _measured(pairs)
     lines += ["", "## How it was made", ""]
@@ -71,7 +71,7 @@ def render_card(card: Card, pairs: Sequence[Pair], verdict: Verdict) -> str:
     told = Counter(card.kinds).most_common()
     lines += [f"- {sum(card.kinds.values())} training rows: "
               + ", ".join(f"{kind} {count}" for kind, count in told)]  # fmt: skip
-    lines += ["", "## What to know before using it", "", *_limits(card)]
+    lines += ["", "## What to know before using it", "", *limits(card)]
     return "\n".join(lines) + "\n"
 
 
@@ -93,7 +93,8 @@ def _measured(pairs: Sequence[Pair]) -> list[str]:
     return lines
 
 
-def _limits(card: Card) -> list[str]:
+def limits(card: Card) -> list[str]:
+    """What to know before using a model, as lines of a list."""
     return [
         f"- It was trained on questions about {card.repository}; of other code it knows what its "
         "base knows.",
