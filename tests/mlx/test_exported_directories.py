@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from forge_cli import export
+from forge_cli.core.config import Settings
 from forge_cli.core.errors import ForgeError, GateFailed, UsageError
-from forge_cli.core.events import Reporter
+from forge_cli.core.events import SILENT, Reporter
+from forge_cli.core.jsonl import write_records
+from forge_cli.core.run_dir import RunDir
 from forge_cli.evaluate.sides import SideSpec, open_side
 from forge_cli.export.directories import whole_folder
 from forge_cli.export.merged import published_dtype, write_safetensors
@@ -31,6 +34,7 @@ from forge_cli.models.adapters import (
 from forge_cli.models.backend import mx
 from forge_cli.models.load import load_dense
 from forge_cli.models.peft import CONFIG, WEIGHTS, read_peft, write_peft
+from forge_cli.pipeline import export as export_run
 from forge_cli.train.initial import start_adapters
 from tiny_train import example, logits, save_model
 
@@ -353,6 +357,30 @@ def test_a_model_directory_is_a_side(tmp_path: Path) -> None:
     base, tuned, exported = (np.mean(side.losses(chats) or [np.nan]) for side in sides)
     assert abs(exported - tuned) < 0.01 * abs(base - tuned)
     assert sides[2].parameters != sides[1].parameters
+
+
+def test_a_run_tells_what_its_mlx_directory_keeps(tmp_path: Path) -> None:
+    adapters = wide(tmp_path / "run", sure=4, alpha=60.0)
+    rows = [example(context, question, "test") for context in range(4) for question in range(4)]
+    losses = []
+    for name in ("base", "tuned"):
+        side = open_side(SideSpec.parse(name), adapters, url=None, max_tokens=1)
+        losses.append(side.losses([row.messages for row in rows]) or [])
+    # Moved at random, it is better at some rows and worse at others.
+    gained = [row for row, base, tuned in zip(rows, *losses, strict=True) if tuned < base]
+    model = str(tmp_path / "run" / "model")
+    run = RunDir(tmp_path / "run", {"settings": {}, "stages": {"train": {}}, "metrics": {},
+                                    "files": []})  # fmt: skip
+    write_records(gained, str(run.file("data", "examples.jsonl")))
+    s = Settings(model=model, to=["mlx"])
+    assert export_run(run, s, SILENT) == [run.path / "export" / "run-mlx"]
+    facts = run.state["metrics"]["export"]
+    kept = facts["retention.mlx"]
+    assert kept["share"] == pytest.approx(1, abs=0.2) and kept["n"] == len(gained) > 2
+    assert kept["bytes"] > 100_000 and facts["parity.mlx"]["bits"] == 8
+    # What was measured of a directory is not said of the one that takes its place.
+    export_run(run, s.model_copy(update={"mlx_bits": 4, "parity": False}), SILENT)
+    assert run.state["metrics"]["export"] == {}
 
 
 def peft_folder(folder: Path, **changes: Any) -> Path:

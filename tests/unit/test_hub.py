@@ -179,7 +179,7 @@ def test_a_dry_run_contacts_nobody_and_needs_no_token(
     assert done == "" and not server.requests
     assert (run.path / "export" / "README.md").read_text().startswith("---\nbase_model:")
     said = "\n".join(notes.said)
-    assert "would push 2 files, 0 MB, to me/x, public" in said and "which is everyone" in said
+    assert "would push 2 files, 0 MB, to me/x, public" in said and "and that is everyone" in said
     with pytest.raises(ForgeError, match="no token"):
         check_push("me/x", dry_run=False)
 

@@ -73,7 +73,7 @@ def stored_weights(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     Source: https://huggingface.co/docs/safetensors (8 bytes of length, then JSON).
     """
     found = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(folder.glob("model*.safetensors")):  # as mlx-lm takes them
         with open(file, "rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             head = json.loads(stream.read(length))

@@ -70,7 +70,7 @@ def publish(
     )
     reporter.warn(
         f"weights can tell text that they were trained on: whoever can read {repo} may read parts "
-        f"of {_repository(run)}" + "" * private + ", which is everyone" * (not private)
+        f"of {_repository(run)}" + ("" if private else ", and that is everyone")
     )
     if dry_run:
         reporter.note(f"the card: {run.path / 'export' / 'README.md'}; nobody was contacted")

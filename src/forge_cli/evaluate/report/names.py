@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 CONDITION_NAMES = {
     "given": "documents as given",
@@ -72,6 +73,8 @@ def side_in_words(side: str) -> str:
         words = f"the model {name} behind a server"
     elif model.endswith(".gguf"):
         words = "an exported file, answered by llama.cpp"
+    elif (Path(model) / "config.json").is_file():
+        words = "a model's directory, such as an exported one"
     else:
         words = "the tuned model of another run"
     if model != side:
