@@ -25,7 +25,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from llama_runner import Runner
+from forge_cli.core.errors import ForgeError
+from forge_cli.models.llama_server import LlamaServer
 from ollama_create import DIGEST, Manifest, Refused, check_create, create, full_name, go_syntax
 
 VERSION = "0.34.2"
@@ -58,7 +59,7 @@ class OllamaServer:
         self.requests: list[str] = []  # "METHOD path", in order
         self.creates: list[dict[str, Any]] = []  # bodies of /api/create
         self.models: dict[str, Manifest] = {}
-        self.runners: dict[str, Runner] = {}  # by the weights' digest, as Ollama's scheduler
+        self.runners: dict[str, LlamaServer] = {}  # by the weights' digest, as Ollama's scheduler
         self.modified: dict[str, str] = {}
         self.lock = threading.Lock()
 
@@ -92,15 +93,15 @@ class OllamaServer:
                 return known, manifest
         raise Refused(f"model '{name}' not found", 404)
 
-    def runner(self, manifest: Manifest) -> Runner:
+    def runner(self, manifest: Manifest) -> LlamaServer:
         with self.lock:
             if manifest.digest not in self.runners:
                 self.runners[manifest.digest] = self._start(manifest)
             return self.runners[manifest.digest]
 
-    def _start(self, manifest: Manifest) -> Runner:
+    def _start(self, manifest: Manifest) -> LlamaServer:
         context = min(int(manifest.parameters.get("num_ctx", 4096)), 2048)
-        return Runner(self.blob(manifest.digest), context)
+        return LlamaServer(self.blob(manifest.digest), context)
 
     def keep(self, name: str, manifest: Manifest) -> None:
         self.models[name] = manifest
@@ -177,7 +178,7 @@ class Handler(BaseHTTPRequestHandler):
                     route()
                     return
             raise Refused("404 page not found", 404)
-        except (Refused, RuntimeError) as refused:
+        except (Refused, ForgeError) as refused:
             # The body may not have been read: the connection cannot be used again.
             self.close_connection = True
             self._json({"error": str(refused)}, getattr(refused, "status", 500))

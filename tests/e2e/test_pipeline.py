@@ -101,10 +101,11 @@ def test_one_command_then_export_and_deploy(place: Path) -> None:
     assert str(place).encode() not in b"".join(pushed.files.values())
     card = pushed.files["README.md"].decode()
     assert "| repo-f16.gguf | f16 | " in card and "| documents as given | answer loss | " in card
-    assert "prompt tokens equal" in exported.stderr
+    assert "prompt tokens equal, prompt equal byte for byte, " in exported.stderr
     facts = last_run(exported.stdout)["metrics"]["export"]  # type: ignore[index]
     parity, kept = facts["parity.f16"], facts["retention.f16"]
-    assert parity["tokens_equal"] and parity["top1_agreement"] >= 0.99
+    assert parity["tokens_equal"] and parity["top1_agreement"] >= 0.995
+    assert parity["prompts_equal"] and parity["perplexity_ratio"] == pytest.approx(1, abs=1e-3)
     assert kept["share"] == pytest.approx(1, abs=0.02) and kept["n"] >= 12
     assert "f16: keeps 100% [" in exported.stderr
 

@@ -435,7 +435,7 @@ def test_a_directory_that_answers_otherwise_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapters = trained(tmp_path, init="pissa", bits=4)
-    monkeypatch.setitem(THRESHOLDS, "f32", Threshold(1.01, 0.0))  # nothing is good enough
+    monkeypatch.setitem(THRESHOLDS, "f32", Threshold(1.01, 0.0, 1.0))  # nothing is good enough
     with pytest.raises(GateFailed, match="not the trained model"):
         export.run(adapters=adapters, out=tmp_path, name="x", to=["adapter"], held_out=HELD_OUT)
     assert (tmp_path / "x-adapter.rejected").is_dir() and not (tmp_path / "x-adapter").exists()

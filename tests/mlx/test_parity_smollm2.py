@@ -54,6 +54,7 @@ def test_smollm2_passes_in_every_type(tmp_path: Path, trained: dict[str, Any], q
     assert result.passed, result.failures
     assert result.tokens_equal
     assert result.positions > 300
+    assert 0.9 < result.perplexity_ratio < THRESHOLDS[quant].perplexity
     # A file of this type does not pass for the next finer one.
     finer = {"q8_0": "f16", "q4_k_m": "q8_0"}.get(quant)
     assert finer is None or result.mean_kl > THRESHOLDS[finer].mean_kl

@@ -19,8 +19,8 @@ from forge_cli.core.jsonl import write_records
 from forge_cli.core.records import Answer, Example, Quote
 from forge_cli.core.run_dir import RunDir
 from forge_cli.deploy.directory import write_served
+from forge_cli.models.llama_server import LlamaServer
 from forge_cli.pipeline.deploying import deploy, exported, smoke_questions
-from llama_runner import Runner
 from tiny_train import example
 
 __all__ = ["files"]  # a fixture
@@ -99,11 +99,8 @@ def test_a_folder_for_llama_server_serves(files: dict[str, Path], tmp_path: Path
     said = subprocess.run([folder / "serve", "--port", "1"], env=path, capture_output=True,
                           text=True, check=True, cwd="/").stdout.split("\n")  # fmt: skip
     assert said[:6] == ["-m", str(folder / "me-demo-v1.gguf"), "--alias", "me/demo:v1", "-c", "512"]
-    runner = Runner(folder / "me-demo-v1.gguf", 256)
-    try:
+    with LlamaServer(folder / "me-demo-v1.gguf", 256) as runner:
         assert runner.answer([{"role": "user", "content": "f?"}], {"num_predict": 4})
-    finally:
-        runner.stop()
     again = write_served("llama-server", files["new"], name="me/demo:v1", folder=tmp_path,
                          system="Be brief.")  # fmt: skip
     assert (again / "me-demo-v1.gguf").read_bytes() == files["new"].read_bytes()

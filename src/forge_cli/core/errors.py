@@ -4,6 +4,7 @@
     ├── UsageError      wrong flags, config or input kind, exit 2
     ├── BadRecord       a line of JSONL that is not what it should be, exit 1
     └── GateFailed      a quality gate said no, exit 3
+        └── PromptDiffers   llama.cpp renders the chat template otherwise than training, exit 3
 
 Each carries a message (what is wrong, and where) and a hint (what to do next).
 `cli/main.py` prints them as two lines; nothing else formats them.
@@ -37,3 +38,7 @@ class GateFailed(ForgeError):
     """The work was done, and its result is not good enough to go on with."""
 
     exit_code = 3
+
+
+class PromptDiffers(GateFailed):
+    """An exported file's own template gives another prompt than training saw, in every type."""

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.records import Example
-
-if TYPE_CHECKING:
-    from forge_cli.export.parity import Probe
-    from forge_cli.models.load import Loaded
-
-# Enough positions for a top-1 share to be worth printing.
-_PARITY_POSITIONS = 600
-
 
 # What can be written: a GGUF for each type, and directories.
 KINDS = ("gguf", "mlx", "safetensors", "adapter", "peft")
@@ -50,15 +42,18 @@ def run(
 
     Returns:
         The files, and `parity.<type>` → positions, top1_agreement, mean_kl, max_kl (for GGUF
-        also tokens_equal).
+        also tokens_equal, prompts_equal, prompts_dated, perplexity, trained_perplexity,
+        perplexity_ratio).
 
     Raises:
-        GateFailed: a file is not the trained model; it is kept as `….rejected`.
+        GateFailed: a file is not the trained model, or its prompts are not (`PromptDiffers`); it
+            is kept as `….rejected`.
         ForgeError: an architecture or tokenizer that cannot be written, or llama.cpp is
             missing while parity is asked for.
     """
     from forge_cli.export.directories import Form, write_directory
     from forge_cli.export.gguf_files import write_files
+    from forge_cli.export.prompts import make_probes
     from forge_cli.models import llamacpp
     from forge_cli.models.adapters import load_tuned
 
@@ -68,7 +63,7 @@ def run(
             "pip install 'forge-cli[parity]', or say --no-parity",
         )
     loaded = load_tuned(adapters, reporter=reporter)
-    probes = _probes(loaded, held_out) if parity else None
+    probes = make_probes(loaded, held_out) if parity else None
     files: list[Path] = []
     facts: dict[str, Any] = {}
     form = Form(dtype, mlx_bits, mlx_group_size)
@@ -85,27 +80,6 @@ def run(
         files += found
         facts |= parities
     return files, facts
-
-
-def _probes(loaded: Loaded, held_out: Sequence[Example]) -> list[Probe]:
-    """Held-out prompts with the trained model's logits, float32 [T, vocab]."""
-    import numpy as np
-
-    from forge_cli.export.parity import Probe
-    from forge_cli.models.backend import mx
-    from forge_cli.models.chat import prompt_ids, prompt_text
-
-    found = []
-    positions = 0
-    for example in held_out:
-        prompt = example.messages[:-1]
-        ids = prompt_ids(loaded.tokenizer, prompt)
-        logits = loaded.model(mx.array([ids]))[0].astype(mx.float32)
-        found.append(Probe(prompt_text(loaded.tokenizer, prompt), ids, np.array(logits)))
-        positions += len(ids)
-        if positions >= _PARITY_POSITIONS:
-            break
-    return found
 
 
 __all__ = ["KINDS", "run"]

@@ -60,13 +60,15 @@ def _row(tokenizer: Any, prompt: list[int], whole: list[int]) -> Row:
     return Row(whole[: last + 1], len(prompt))
 
 
-def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a prompt, up to where the answer begins."""
+def prompt_ids(tokenizer: Any, messages: Sequence[Message], **variables: str) -> list[int]:
+    """Token ids of a prompt, up to where the answer begins; `variables` go to the template."""
     chat = [message.model_dump() for message in messages]
-    return list(tokenizer.apply_chat_template(chat, tokenize=True, add_generation_prompt=True))
+    options = {"tokenize": True, "add_generation_prompt": True, **variables}
+    return list(tokenizer.apply_chat_template(chat, **options))
 
 
-def prompt_text(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """The rendered prompt, as text."""
+def prompt_text(tokenizer: Any, messages: Sequence[Message], **variables: str) -> str:
+    """The rendered prompt, as text; `variables` go to the template."""
     chat = [message.model_dump() for message in messages]
-    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    options = {"tokenize": False, "add_generation_prompt": True, **variables}
+    return str(tokenizer.apply_chat_template(chat, **options))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge_cli.core.config import Settings
-from forge_cli.core.errors import GateFailed, UsageError
+from forge_cli.core.errors import GateFailed, PromptDiffers, UsageError
 from forge_cli.core.events import Reporter
 from forge_cli.core.jsonl import atomic_file
 from forge_cli.core.run_dir import RunDir
@@ -54,6 +54,8 @@ def _smallest(run: RunDir, s: Settings, reporter: Reporter) -> Path:
     for quant in AUTO:
         try:
             _write(run, s, "gguf", [quant], reporter)
+        except PromptDiffers:
+            raise  # the same in every type
         except GateFailed as fault:
             if quant == AUTO[-1]:
                 raise

@@ -87,10 +87,11 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
         raise ForgeError(f"{folder}: no end-of-sequence token is named", "set eos_token")
     # Absent, llama.cpp has its own default by pre-tokeniser.
     add.setdefault("bos", False)
-    if "bos" not in special:
-        add["bos"] = False
     merges = known.merges if model == "gpt2" else []
     template = read_template(folder)
+    if "bos" not in special or (template and not _writes(template, tokens[special["bos"]])):
+        # Chats were trained without it: llama.cpp would put it before each.
+        add["bos"] = False
     return Vocabulary(
         model, pre, tokens, types, merges, special, add, template, scores, prefix,
         strips_as_phi3(document, str(file)),
@@ -181,6 +182,11 @@ def read_template(folder: Path) -> str:
     if isinstance(template, list):  # several, by name
         template = next((t["template"] for t in template if t.get("name") == "default"), None)
     return template if isinstance(template, str) else ""
+
+
+def _writes(template: str, bos: str) -> bool:
+    """Whether a chat template begins with BOS: it names the token, or the variable for it."""
+    return "bos_token" in template or bos in template
 
 
 def _tokens(document: Mapping[str, Any], size: int, where: str) -> tuple[list[str], list[int]]:
