@@ -8,6 +8,7 @@ from typing import Any
 
 from forge_cli.core.answer_form import parts_of
 from forge_cli.core.records import Message
+from forge_cli.models.chat import answer_spans, chat_texts
 from forge_cli.models.shared_context import Row
 
 
@@ -26,17 +27,15 @@ def weigh(tokenizer: Any, messages: Sequence[Message], row: Row, weights: SpanWe
     A token across the border of two parts counts for the first. Where the template changes the
     answer's text so that it is not found, all tokens keep the weight 1.
     """
-    chat = [message.model_dump() for message in messages]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=False)
+    texts = chat_texts(tokenizer, messages)
     answer = messages[-1].content
-    at = text.rfind(answer)
+    at = texts[1].rfind(answer)
     if at < 0:
         return row
-    encoded = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
     by_part = {"reason": weights.reason, "quote": weights.quote, "answer": weights.answer}
     parts = [(at + start, at + end, by_part[part]) for part, start, end in parts_of(answer)]
     found = []
-    for first, _ in encoded.offsets[row.start : len(row.ids)]:
+    for first, _ in answer_spans(tokenizer, texts, row):
         inside = (weight for start, end, weight in parts if start <= first < end)
         found.append(next(inside, 1.0))
     return Row(row.ids, row.start, found)
