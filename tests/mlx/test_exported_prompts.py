@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from forge_cli.core.errors import PromptDiffers
 from forge_cli.core.events import Silent
 from forge_cli.export import gguf_files, prompts
 from forge_cli.models.load import load_dense
+from tiny_gguf import random_weights, tiny_config
+from tiny_sentencepiece import save_sentencepiece
 from tiny_train import TEMPLATE, example, save_model
 
 HELD_OUT = [example(3, question, "test") for question in range(2)]
@@ -70,6 +74,20 @@ def test_prompts_of_the_file_are_those_of_training(
     assert any(said in line and "perplexity" in line for line in told.lines)
     assert facts["perplexity"] == pytest.approx(facts["trained_perplexity"], rel=1e-3)
     assert facts["perplexity_ratio"] == facts["perplexity"] / facts["trained_perplexity"]
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_prompts_of_sentencepiece(tmp_path: Path, prefix: bool) -> None:
+    """With and without a space before each text: BOS is llama.cpp's to put, then the text."""
+    vocab = save_sentencepiece(tmp_path, prefix=prefix)
+    small = {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 2}
+    config = tiny_config("llama", vocab, **small)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    weights = {name: value.astype(np.float16) for name, value in random_weights(config).items()}
+    save_file(weights, str(tmp_path / "model.safetensors"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": True}
+    facts = export(tmp_path, LEADING, settings, Told())
+    assert facts["prompts_equal"] and facts["tokens_equal"]
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,13 @@ def test_divergence_is_kl_in_nats() -> None:
     assert divergence(np.full((1, 3), np.nan), np.log(q))[0][0] == np.inf
 
 
+def test_likeliest_tokens_that_float16_cannot_tell_apart_agree() -> None:
+    ours = np.array([[8.0, 8.0 - 2**-8, 0.0]] * 3)
+    theirs = np.array([[5.0, 1.0, 0.0], [1.0, 5.0, 0.0], [1.0, 0.0, 5.0]])
+    assert divergence(ours, theirs)[1].tolist() == [True, True, False]
+    assert not divergence(ours * [1, 0.99, 1], theirs)[1][1]
+
+
 def test_the_loss_of_the_next_token() -> None:
     p = np.array([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [0.3, 0.3, 0.4]])
     assert next_losses(np.log(p) + 7, [0, 2, 1]) == pytest.approx(-np.log([0.25, 0.2]))

@@ -17,6 +17,9 @@ from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.records import Message
 from forge_cli.models.llamacpp import LlamaCpp
 
+# Two tokens whose logits are nearer than float16 can tell are as likely as each other: which
+# of them comes first depends on the order of a sum, in a file that is exact as well.
+_TIE = 2.0**-10  # of the logit
 _ROWS = 64  # positions compared at once: float64 over the vocabulary, several copies
 
 
@@ -24,7 +27,7 @@ _ROWS = 64  # positions compared at once: float64 over the vocabulary, several c
 class Threshold:
     """What a file of one type must reach."""
 
-    top1_agreement: float  # share of positions, at least
+    top1_agreement: float  # share of positions with the same likeliest token, at least
     mean_kl: float  # nats, at most
     perplexity: float  # of the file over that of the model, at most
 
@@ -173,7 +176,7 @@ def divergence(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.nda
 
     Returns:
         KL(ours ‖ theirs) in nats, float64 [T] (infinite where either has a value that is not
-        finite), and whether the likeliest token is the same, bool [T].
+        finite), and whether the likeliest token is the same or tied with it, bool [T].
     """
     kl = np.empty(len(ours))
     for start in range(0, len(ours), _ROWS):
@@ -182,7 +185,8 @@ def divergence(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.nda
         kl[rows] = (np.exp(p) * (p - q)).sum(axis=-1)
     # Rounding can leave a sum a hair below zero.
     kl = np.where(np.isfinite(kl), np.maximum(kl, 0.0), np.inf)
-    return kl, ours.argmax(axis=-1) == theirs.argmax(axis=-1)
+    best, chosen = ours.max(axis=-1), ours[np.arange(len(ours)), theirs.argmax(axis=-1)]
+    return kl, best - chosen <= _TIE * np.abs(best)
 
 
 def next_losses(logits: np.ndarray, ids: Sequence[int]) -> np.ndarray:
