@@ -262,6 +262,12 @@ def test_the_go_template_renders_as_jinja_does(files: dict[str, Path]) -> None:
     assert as_go(odd) is None, "it forgets turns"
     template = as_go(render)
     assert template and json.dumps("<|im_end|>\n<|im_start|>user\n") in template
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    gemma = replace(render, header=replace(render.header, template=refuses + CHATML))
+    said = gemma([{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}])
+    assert "<|im_start|>user\nS\nQ<|im_end|>" in said, "as training and llama.cpp have it"
+    turns = [{"role": "user", "content": "Q"}]
+    assert gemma(turns) == render(turns)
 
 
 def test_the_test_server_answers_a_bad_copy_as_ollama_does(server: OllamaServer) -> None:

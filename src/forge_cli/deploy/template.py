@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.deploy.gguf_header import Header
+from forge_cli.models.chat_form import as_template_reads
 
 Turns = Sequence[Mapping[str, str]]
 
@@ -35,22 +37,26 @@ class Renderer:
         Raises:
             ForgeError: the template refuses the chat.
         """
+        turns = as_template_reads(self.header.template, self._render, messages)
+        return self.without_bos(self._render(turns))
+
+    def _render(self, turns: list[dict[str, Any]]) -> str:
         from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
             (prompt,), _ = render_jinja_template(
-                [[dict(turn) for turn in messages]],
+                [turns],
                 chat_template=self.header.template,
                 add_generation_prompt=True,
                 bos_token=self.header.bos,
                 eos_token=self.header.eos,
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
             raise ForgeError(
                 f"the model's chat template refuses a chat: {error}", "choose another base"
             ) from None
-        return self.without_bos(str(prompt))
+        return str(prompt)
 
     def without_bos(self, prompt: str) -> str:
         """The prompt less the text of a token that the runner adds by itself."""

@@ -106,8 +106,8 @@ def _check_prompts(file: Path, probes: Sequence[Probe], reporter: Reporter) -> P
     if failures:
         raise PromptDiffers(
             f"{_reject(file)}: not the prompts of training: {'; '.join(failures[:3])}",
-            "choose a base whose chat template llama.cpp renders alike, or export with "
-            "--no-parity and give the server a TEMPLATE of your own",
+            "export with --no-parity: forge deploy sends Ollama a TEMPLATE where its prompt "
+            "differs; for other servers choose another base",
         )
     if found.equal is None:
         reporter.warn(

@@ -37,19 +37,19 @@ class Threshold:
 # is allowed as was lost, and room for the error of some hundred positions.
 THRESHOLDS = {
     "f32": Threshold(0.995, 1e-3, 1.001),
-    "f16": Threshold(0.995, 1e-3, 1.001),  # 99.8 %, 2e-6, 1.0000
-    "bf16": Threshold(0.98, 2e-3, 1.005),  # 99.4 %, 1.5e-4, 1.0001
-    "q8_0": Threshold(0.93, 0.02, 1.02),  # 96.0 %, 4.5e-3, 1.0006
-    "q6_k": Threshold(0.92, 0.03, 1.04),  # 96.0 %, 9.4e-3, 1.012
+    "f16": Threshold(0.995, 1e-3, 1.001),  # 100 %, 2e-6, 1.0000
+    "bf16": Threshold(0.98, 2e-3, 1.005),  # 99.5 %, 1.5e-4, 1.0001
+    "q8_0": Threshold(0.93, 0.02, 1.02),  # 96.3 %, 4.5e-3, 1.0006
+    "q6_k": Threshold(0.92, 0.03, 1.04),  # 96.5 %, 9.4e-3, 1.012
     "q5_k_m": Threshold(0.80, 0.16, 1.26),  # 87.8 %, 0.073, 1.12
     "q5_k_s": Threshold(0.80, 0.16, 1.28),  # 88.2 %, 0.082, 1.13
-    "q4_k_m": Threshold(0.80, 0.15, 1.18),  # 89.5 %, 0.062, 1.064
+    "q4_k_m": Threshold(0.80, 0.15, 1.18),  # 90.0 %, 0.062, 1.064
     "q4_k_s": Threshold(0.80, 0.16, 1.21),  # 87.3 %, 0.072, 1.082
     "q4_0": Threshold(0.68, 0.55, 1.50),  # 76.2 %, 0.27, 1.20
     "iq4_nl": Threshold(0.74, 0.38, 1.40),  # 82.5 %, 0.19, 1.16
     "iq4_xs": Threshold(0.74, 0.38, 1.40),  # 82.2 %, 0.18
     # Without experts it is Q8_0; their part is in 4 bits.
-    "mxfp4": Threshold(0.70, 0.50, 1.50),  # 96.0 %, 4.5e-3, 1.0006
+    "mxfp4": Threshold(0.70, 0.50, 1.50),  # 96.3 %, 4.5e-3, 1.0006
     "q3_k_l": Threshold(0.74, 0.30, 1.35),  # 83.0 %, 0.15
     "q3_k_m": Threshold(0.74, 0.30, 1.35),  # 82.7 %, 0.13, 1.13
     "q3_k_s": Threshold(0.64, 0.85, 1.75),  # 72.8 %, 0.42, 1.30

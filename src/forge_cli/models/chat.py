@@ -1,9 +1,4 @@
-"""From chat messages to token ids with the supervised span, by the model's own template.
-
-Not every template takes a chat as it is: some refuse a system turn or leave it out, some read
-content as a list of parts. `as_template_reads` says how a template is to be given one; all that
-renders goes through it, as llama.cpp does the same for whoever serves the model.
-"""
+"""From chat messages to token ids with the supervised span, by the model's own template."""
 
 from __future__ import annotations
 
@@ -12,53 +7,23 @@ from typing import Any
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.records import Message
+from forge_cli.models.chat_form import as_template_reads
 from forge_cli.models.shared_context import Row
 
 _HINT = "choose a model whose template keeps it (most instruct models do)"
-# Whether the system text is to go into the first user turn, and whether content is to be parts;
-# what is nearest to the chat is tried first.
-_FORMS = ((False, False), (True, False), (False, True), (True, True))
-_SYSTEM, _USER = "what the system says", "what the user says"
-_known: dict[str, tuple[bool, bool]] = {}  # by template
 
 
-def as_template_reads(tokenizer: Any, chat: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """The chat in the form that the tokenizer's template takes it in whole.
-
-    A system text for which there is no place goes into the first user turn, as in llama.cpp.
+def turns_of(tokenizer: Any, chat: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """A chat as the tokenizer's template takes it (see `chat_form`).
 
     Raises:
-        ForgeError: the template leaves out what a user says, whatever the form.
+        ForgeError: it takes no plain chat.
     """
-    template = str(tokenizer.chat_template)
-    if template not in _known:
-        _known[template] = _find_form(tokenizer)
-    return _formed(chat, *_known[template])
 
+    def render(turns: list[dict[str, Any]]) -> str:
+        return _apply(tokenizer, turns, add_generation_prompt=True)
 
-def _find_form(tokenizer: Any) -> tuple[bool, bool]:
-    asked = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER}]
-    reason = "it leaves out what a user says"
-    for form in _FORMS:
-        try:
-            text = _apply(tokenizer, _formed(asked, *form), add_generation_prompt=True)
-        except ForgeError as error:
-            reason = error.message
-            continue
-        if _SYSTEM in text and _USER in text:
-            return form
-    raise ForgeError(f"the chat template takes no plain chat: {reason}", "choose an instruct model")
-
-
-def _formed(chat: Sequence[Mapping[str, str]], folded: bool, parts: bool) -> list[dict[str, Any]]:
-    turns: list[dict[str, Any]] = [dict(turn) for turn in chat]
-    if folded and [turn["role"] for turn in turns[:2]] == ["system", "user"]:
-        system, user = turns[:2]
-        turns[:2] = [{**user, "content": f"{system['content']}\n{user['content']}"}]
-    if parts:
-        for turn in turns:
-            turn["content"] = [{"type": "text", "text": turn["content"]}]
-    return turns
+    return as_template_reads(str(tokenizer.chat_template), render, chat)
 
 
 def _apply(tokenizer: Any, turns: list[dict[str, Any]], **options: Any) -> str:
@@ -75,7 +40,7 @@ def _apply(tokenizer: Any, turns: list[dict[str, Any]], **options: Any) -> str:
 
 
 def _render(tokenizer: Any, messages: Sequence[Message], answered: bool, **variables: str) -> str:
-    turns = as_template_reads(tokenizer, [message.model_dump() for message in messages])
+    turns = turns_of(tokenizer, [message.model_dump() for message in messages])
     return _apply(tokenizer, turns, add_generation_prompt=not answered, **variables)
 
 

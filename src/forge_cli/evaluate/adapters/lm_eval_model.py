@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.evaluate.adapters.run_model import Written, open_run_model
-from forge_cli.models.chat import as_template_reads
+from forge_cli.models.chat import turns_of
 from forge_cli.models.shared_context import Row
 
 
@@ -99,7 +99,7 @@ class ForgeLM(TemplateLM):
         """The chat as the model was trained on it; without a prompt its last turn stays open."""
         return str(
             self.tokenizer.apply_chat_template(
-                as_template_reads(self.tokenizer, chat_history),
+                turns_of(self.tokenizer, chat_history),
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=not add_generation_prompt,
