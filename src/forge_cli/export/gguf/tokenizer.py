@@ -8,9 +8,11 @@ fluent nonsense. Other BPE: see `sentencepiece`.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,19 @@ class Vocabulary:
     strips_as_phi3: bool = False
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """A vocabulary is a million objects: to collect amid them is to walk all modules each time."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+@_no_collection()
 def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
     """Read tokenizer.json, tokenizer_config.json and the chat template in `folder`.
 
@@ -76,7 +91,7 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
         tokens, types, scores = as_pieces(document, tokens, types)
     else:
         model, pre = "gpt2", pre_tokenizer_name(document, str(file))
-    known = SpecialVocab(folder, load_merges=True, n_vocab=size)
+    known = SpecialVocab(folder, n_vocab=size)
     special, add = dict(known.special_token_ids), dict(known.add_special_token)
     for role in ("bos", "eos"):
         ids = config.get(f"{role}_token_id")
@@ -87,7 +102,7 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
         raise ForgeError(f"{folder}: no end-of-sequence token is named", "set eos_token")
     # Absent, llama.cpp has its own default by pre-tokeniser.
     add.setdefault("bos", False)
-    merges = known.merges if model == "gpt2" else []
+    merges = _merges(document) if model == "gpt2" else []
     template = read_template(folder)
     if "bos" not in special or (template and not _writes(template, tokens[special["bos"]])):
         # Chats were trained without it: llama.cpp would put it before each.
@@ -203,6 +218,14 @@ def _tokens(document: Mapping[str, Any], size: int, where: str) -> tuple[list[st
         )
     ids = range(size)
     return [texts.get(i, f"[PAD{i}]") for i in ids], [types.get(i, _UNUSED) for i in ids]
+
+
+def _merges(document: Mapping[str, Any]) -> list[str]:
+    """The merges as "left right"; a space inside of one is written as byte-level BPE writes it."""
+    merges = document["model"].get("merges") or []
+    if merges and isinstance(merges[0], str):
+        return list(merges)
+    return [" ".join(part.replace(" ", "Ġ") for part in pair) for pair in merges]
 
 
 def _looks_control(text: str) -> bool:

@@ -1,9 +1,11 @@
-"""Write a GGUF file tensor by tensor: no torch, no compiler, one tensor in memory at a time."""
+"""Write a GGUF file tensor by tensor: no torch, no compiler, two tensors in memory at a time."""
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +17,7 @@ from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import atomic_file
 from forge_cli.export.gguf.architectures import Architecture, find_architecture, need
 from forge_cli.export.gguf.encode import encode, stored_bytes
+from forge_cli.export.gguf.header import write_header
 from forge_cli.export.gguf.metadata import add_architecture, complete, head_dim_of
 from forge_cli.export.gguf.names import map_names, rotate, rotated_heads
 from forge_cli.export.gguf.policy import QUANTS, Shape, tensor_type
@@ -86,11 +89,23 @@ def write_gguf(
     writer = _describe(planned, arch, config, vocabulary, quant, name)
     for key, text in (metadata or {}).items():
         writer.add_string(key, text)
-    with atomic_file(out) as stream, reporter.task(f"writing {out.name}", len(planned)) as task:
-        _write_header(writer, stream)
+    with (
+        atomic_file(out) as stream,
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+        ThreadPoolExecutor(1) as behind,
+        reporter.task(f"writing {out.name}", len(planned)) as task,
+    ):
+        write_header(writer, stream)
+        written: Future[None] | None = None
         for tensor in planned:
-            _write_tensor(writer, stream, tensor)
+            data = _code(tensor, threads)
+            if written:
+                written.result()
+            # One tensor is written while the next is coded.
+            written = behind.submit(_write, writer, stream, data)
             task.advance(detail=tensor.name)
+        if written:
+            written.result()
     return out
 
 
@@ -159,19 +174,8 @@ def _plan(
     return planned
 
 
-def _write_header(writer: Any, stream: IO[bytes]) -> None:
-    from gguf import WriterState
-
-    # The writer would open the file by its final name; here it appears only when whole.
-    writer.fout = [stream]
-    writer.state = WriterState.EMPTY
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    writer.write_padding(stream, stream.tell())
-
-
-def _write_tensor(writer: Any, stream: IO[bytes], tensor: _Planned) -> None:
+def _code(tensor: _Planned, threads: ThreadPoolExecutor) -> np.ndarray:
+    """The data of a tensor, as it is stored."""
     values = tensor.weight.read()
     if values.shape != tensor.weight.shape:
         raise ForgeError(
@@ -182,7 +186,10 @@ def _write_tensor(writer: Any, stream: IO[bytes], tensor: _Planned) -> None:
         values = rotate(values, tensor.heads)
     if tensor.shift:
         values = values + np.float32(tensor.shift)
-    data = encode(values, tensor.kind, tensor.name)
+    return encode(values, tensor.kind, tensor.name, threads)
+
+
+def _write(writer: Any, stream: IO[bytes], data: np.ndarray) -> None:
     # Not ndarray.tofile: it hides why a write failed, so a full disk would go unnamed.
     stream.write(data.data)
     writer.write_padding(stream, data.nbytes)
