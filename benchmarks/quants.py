@@ -68,8 +68,8 @@ def main() -> None:
     count = sum(int(np.prod(weight.shape)) for weight in weights.values())
     print(f"{count / 1e6:.0f} million weights, {sum(map(len, prompts))} positions, {load()}")
     print(f"{'':45}{'written, Mw/s':>23}{'':7}{'coding, Mw/s':>16}")
-    print(f"{'type':8}{'MB':>6}{'top-1':>9}{'mean KL':>10}{'perplexity':>12}{'Forge':>12}{'llama.cpp':>11}"
-          f"{'ratio':>7}{'ggml':>8}{'libgguf':>8}")  # fmt: skip
+    print(f"{'type':8}{'MB':>6}{'top-1':>9}{'mean KL':>10}{'perplexity':>12}{'Forge':>12}"
+          f"{'llama.cpp':>11}{'ratio':>7}{'ggml':>8}{'libgguf':>8}")  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 

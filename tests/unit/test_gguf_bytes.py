@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from gguf import GGUFReader
 
-from forge_cli.export.gguf import QUANTS, write_gguf
+from forge_cli.export.gguf import ARCHITECTURES, QUANTS, Importance, write_gguf
 from forge_cli.export.gguf.encode import encode
+from forge_cli.export.gguf.metadata import complete
+from forge_cli.export.gguf.names import map_names
 from forge_cli.models import ggml
 from forge_cli.models.llamacpp import quantise
 from tiny_gguf import as_weights, random_weights, save_tokenizer, tiny_config
@@ -71,28 +73,77 @@ CODED = [
 ]
 
 
+# As many types as there are ways to weigh errors; experts have a row of weights each.
+WEIGHED = [("llama", "rows of 256", quant) for quant in ("q4_k_m", "q3_k_m", "iq4_xs", "q4_0")]
+WEIGHED += [("llama", "rows of 576, tied", "q5_k_m"), ("qwen3_moe", "rows of 256", "q4_k_m")]
+
+
 @pytest.mark.parametrize(("model_type", "shape", "quant"), CASES)
 def test_same_bytes_as_llama_cpp(tmp_path: Path, model_type: str, shape: str, quant: str) -> None:
-    tokens = save_tokenizer(tmp_path, "qwen2")
-    config = tiny_config(model_type, tokens, **SHAPES[shape])
-    given = {
-        "config": config,
-        "tokenizer_dir": tmp_path,
-        "weights": as_weights(random_weights(config)),
-        "name": "tiny",
-    }
-    plain = write_gguf(tmp_path / "f32.gguf", quant="f32", **given)
-    ours = write_gguf(tmp_path / "ours.gguf", quant=quant, **given)
-    quantise(plain, tmp_path / "theirs.gguf", QUANTS[quant].file_type)
+    ours, theirs = both(tmp_path, model_type, shape, quant)
+    assert_equal(ours, theirs)
 
-    theirs = {t.name: t for t in GGUFReader(tmp_path / "theirs.gguf").tensors}
-    found = {t.name: t for t in GGUFReader(ours).tensors}
+
+@pytest.mark.parametrize(("model_type", "shape", "quant"), WEIGHED)
+def test_same_bytes_by_the_same_importance(
+    tmp_path: Path, model_type: str, shape: str, quant: str
+) -> None:
+    ours, theirs = both(tmp_path, model_type, shape, quant, weighed=True)
+    assert_equal(ours, theirs)
+    told = {k: ours.fields[k].contents() for k in ours.fields if k.startswith("quantize.imatrix")}
+    assert told == {
+        "quantize.imatrix.dataset": "texts",
+        "quantize.imatrix.chunks_count": 7,
+        "quantize.imatrix.entries_count": len(means_of(ours)),
+    }
+    name = "blk.1.ffn_up.weight"
+    [values], [coded] = (
+        [t for t in reader.tensors if t.name == name]
+        for reader in (GGUFReader(tmp_path / "f32.gguf"), ours)
+    )
+    with ThreadPoolExecutor(2) as threads:
+        plain = encode(values.data, coded.tensor_type.name, name, threads)
+    assert not np.array_equal(plain, coded.data.reshape(plain.shape))
+
+
+def means_of(reader: GGUFReader) -> dict[str, np.ndarray]:
+    """Random weights for the columns of all matrices but the first value's, by GGUF name."""
+    rng = np.random.default_rng(1)
+    return {
+        t.name: rng.exponential(size=[*map(int, t.shape[2:]), int(t.shape[0])]).astype(np.float32)
+        for t in reader.tensors
+        if len(t.shape) > 1 and t.name != "blk.0.attn_v.weight"
+    }
+
+
+def both(
+    folder: Path, model_type: str, shape: str, quant: str, weighed: bool = False
+) -> tuple[GGUFReader, GGUFReader]:
+    """A file of ours, and llama.cpp's of the same F32 file."""
+    tokens = save_tokenizer(folder, "qwen2")
+    config = complete(tiny_config(model_type, tokens, **SHAPES[shape]), ARCHITECTURES[model_type])
+    weights = as_weights(random_weights(config))
+    given = {"config": config, "tokenizer_dir": folder, "weights": weights, "name": "tiny"}
+    plain = write_gguf(folder / "f32.gguf", quant="f32", **given)
+    means = means_of(GGUFReader(plain)) if weighed else {}
+    names = map_names(weights, ARCHITECTURES[model_type], config)
+    own = {names[name]: found for name, found in means.items()}
+    ours = write_gguf(
+        folder / "ours.gguf", quant=quant, **given,
+        importance=Importance(own, 7, "texts") if weighed else None,
+    )  # fmt: skip
+    quantise(plain, folder / "theirs.gguf", QUANTS[quant].file_type, means)
+    return GGUFReader(ours), GGUFReader(folder / "theirs.gguf")
+
+
+def assert_equal(ours: GGUFReader, theirs: GGUFReader) -> None:
+    found, wanted = ({t.name: t for t in reader.tensors} for reader in (ours, theirs))
     assert {n: t.tensor_type.name for n, t in found.items()} == {
-        n: t.tensor_type.name for n, t in theirs.items()
+        n: t.tensor_type.name for n, t in wanted.items()
     }
     for name, tensor in found.items():
-        assert list(tensor.shape) == list(theirs[name].shape), name
-        assert np.array_equal(tensor.data.view(np.uint8), theirs[name].data.view(np.uint8)), (
+        assert list(tensor.shape) == list(wanted[name].shape), name
+        assert np.array_equal(tensor.data.view(np.uint8), wanted[name].data.view(np.uint8)), (
             f"{name} ({tensor.tensor_type.name})"
         )
 

@@ -47,6 +47,9 @@ def export(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --push: say what would be sent, send nothing.")
     ] = False,
+    importance_rows: Annotated[
+        int | None, typer.Option(help="Training rows for an importance matrix of GGUF; 0: none.")
+    ] = None,
     no_end: NoEnd = False,
     json_lines: Json = False,
     quiet: Quiet = False,
@@ -65,6 +68,7 @@ def export(
     flags = {
         "to": to, "quant": quant, "parity": parity, "retention_rows": retention_rows,
         "mlx_bits": mlx_bits, "mlx_group_size": mlx_group_size, "dtype": dtype,
+        "importance_rows": importance_rows,
     }  # fmt: skip
     s = settings(flags).settings
     from forge_cli import pipeline

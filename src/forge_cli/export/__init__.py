@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.records import Example
+
+if TYPE_CHECKING:
+    from forge_cli.export.gguf import Importance
+    from forge_cli.models.load import Loaded
 
 # What can be written: a GGUF for each type, and directories.
 KINDS = ("gguf", "mlx", "safetensors", "adapter", "peft")
@@ -25,6 +29,7 @@ def run(
     mlx_group_size: int = 64,
     dtype: str = "auto",
     held_out: Sequence[Example] = (),
+    calibration: Sequence[Example] = (),
     parity: bool = True,
     reporter: Reporter = SILENT,
 ) -> tuple[list[Path], dict[str, Any]]:
@@ -38,6 +43,8 @@ def run(
         mlx_bits, mlx_group_size: how mlx is quantised; 16 bits: it is not.
         dtype: of safetensors, and of what mlx does not quantise; auto: as the base was published.
         held_out: rows whose prompts both models read.
+        calibration: rows that the tuned model reads whole for an importance matrix, by which a
+            GGUF's coder weighs errors; none: it weighs all columns alike.
         parity: compare; without it nothing shows that a file is right.
 
     Returns:
@@ -69,9 +76,11 @@ def run(
     form = Form(dtype, mlx_bits, mlx_group_size)
     for kind in dict.fromkeys(to):
         if kind == "gguf":
+            importance = _importance(loaded, calibration, reporter) if calibration else None
             found, parities = write_files(
-                loaded, out, name, quants=quants, probes=probes, reporter=reporter
-            )
+                loaded, out, name, quants=quants, probes=probes, importance=importance,
+                reporter=reporter,
+            )  # fmt: skip
         else:
             found, parities = write_directory(
                 kind, loaded, adapters, out / f"{name}-{kind}",
@@ -80,6 +89,16 @@ def run(
         files += found
         facts |= parities
     return files, facts
+
+
+def _importance(loaded: Loaded, rows: Sequence[Example], reporter: Reporter) -> Importance:
+    from forge_cli.export.activations import mean_squares
+    from forge_cli.export.gguf import Importance
+    from forge_cli.models.chat import tokenise
+
+    ids = [tokenise(loaded.tokenizer, row.messages).ids for row in rows]
+    means = mean_squares(loaded.model, ids, reporter)
+    return Importance(means, len(ids), "rows that the model was trained on")
 
 
 __all__ = ["KINDS", "run"]

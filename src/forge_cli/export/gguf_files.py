@@ -9,7 +9,7 @@ from typing import Any
 
 from forge_cli.core.errors import ForgeError, GateFailed, PromptDiffers
 from forge_cli.core.events import Reporter
-from forge_cli.export.gguf import write_gguf
+from forge_cli.export.gguf import Importance, write_gguf
 from forge_cli.export.merge import merged_weights
 from forge_cli.export.parity import Probe, compare
 from forge_cli.export.prompts import PromptsResult, compare_prompts
@@ -31,12 +31,14 @@ def write_files(
     *,
     quants: Sequence[str],
     probes: Sequence[Probe] | None,
+    importance: Importance | None = None,
     reporter: Reporter,
 ) -> tuple[list[Path], dict[str, Any]]:
     """The files, and what their comparison came to by `parity.<type>`.
 
     Args:
         probes: prompts to compare on; None: nothing is compared.
+        importance: what the coder weighs errors by.
 
     Raises:
         GateFailed: a file is not the trained model; it is kept as `….rejected`.
@@ -56,6 +58,7 @@ def write_files(
             quant=quant,
             name=name,
             metadata=metadata,
+            importance=importance,
             reporter=reporter,
         )
         if probes is not None:

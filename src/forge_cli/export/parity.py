@@ -6,6 +6,7 @@ the distance is KL(MLX ‖ GGUF) over the whole vocabulary at every position.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ class Threshold:
 
     top1_agreement: float  # share of positions with the same likeliest token, at least
     mean_kl: float  # nats, at most
-    perplexity: float  # of the file over that of the model, at most
+    perplexity: float = math.inf  # of the file over that of the model, at most
 
 
 # Beside each: SmolLM2-135M-Instruct, 2,621 positions, against MLX (benchmarks/quants.py).

@@ -10,8 +10,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
-from ctypes import (
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from ctypes import (  # fmt: skip
     POINTER,
     c_bool,
     c_char_p,
@@ -61,7 +61,18 @@ class _ContextParams(ctypes.Structure):
 
 
 class _QuantizeParams(ctypes.Structure):
-    _fields_ = (("nthread", c_int32), ("ftype", c_int32), ("room", _ROOM))
+    _fields_ = (
+        ("nthread", c_int32),
+        ("ftype", c_int32),
+        ("types", c_int32 * 2),
+        ("flags", c_bool * 8),  # some, and padding
+        ("imatrix", c_void_p),
+        ("room", _ROOM),
+    )
+
+
+class _Importance(ctypes.Structure):
+    _fields_ = (("name", c_char_p), ("data", c_void_p), ("size", c_size_t))
 
 
 class _Batch(ctypes.Structure):
@@ -369,11 +380,14 @@ class LlamaCpp:
         self._held += tokens
 
 
-def quantise(source: Path, target: Path, file_type: int) -> None:
+def quantise(
+    source: Path, target: Path, file_type: int, importance: Mapping[str, np.ndarray] | None = None
+) -> None:
     """llama.cpp's own quantiser: the reference that Forge's files are compared with.
 
     Args:
         file_type: a `gguf.LlamaFileType`, such as 15 for Q4_K_M.
+        importance: by GGUF name, float32 [in] or [experts, in].
 
     Raises:
         ForgeError: it fails.
@@ -381,6 +395,13 @@ def quantise(source: Path, target: Path, file_type: int) -> None:
     library = _library()
     params = library.llama_model_quantize_default_params()
     params.ftype = file_type
+    if importance:
+        told = [
+            _Importance(name.encode(), means.ctypes.data, means.size)
+            for name, means in importance.items()
+        ]
+        entries = (_Importance * (len(told) + 1))(*told)  # the last, empty, ends it
+        params.imatrix = ctypes.cast(entries, c_void_p)
     _said.clear()
     paths = os.fsencode(source), os.fsencode(target)
     if library.llama_model_quantize(*paths, ctypes.byref(params)):

@@ -11,7 +11,7 @@ from forge_cli.core.errors import GateFailed, PromptDiffers, UsageError
 from forge_cli.core.events import Reporter
 from forge_cli.core.jsonl import atomic_file
 from forge_cli.core.run_dir import RunDir
-from forge_cli.pipeline.judging import held_out, test_rows
+from forge_cli.pipeline.judging import held_out, test_rows, train_rows
 
 if TYPE_CHECKING:
     from forge_cli.evaluate.statistics.retained import Retained
@@ -89,6 +89,7 @@ def _write(
         mlx_group_size=s.mlx_group_size,
         dtype=s.dtype,
         held_out=held_out(run),
+        calibration=_calibration(run, s) if kind == "gguf" else [],
         parity=s.parity,
         reporter=reporter,
     )
@@ -143,6 +144,13 @@ def _rows(run: RunDir, s: Settings) -> list[Any]:
         return []
     # Of many files, as the judge's are: the first of them come in turns.
     return spread(test_rows(run), s.eval_rows, s.seed)[: s.retention_rows]
+
+
+def _calibration(run: RunDir, s: Settings) -> list[Any]:
+    """Training rows of many files for the importance matrix."""
+    from forge_cli.evaluate import spread
+
+    return spread(train_rows(run), s.importance_rows, s.seed) if s.importance_rows else []
 
 
 def _file(run: RunDir, ending: str) -> Path:

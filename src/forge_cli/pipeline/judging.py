@@ -220,6 +220,15 @@ def test_rows(run: RunDir) -> list[Example]:
     return [example for example in _rows(run) if example.split == "test"]
 
 
+def train_rows(run: RunDir) -> list[Example]:
+    """The rows that a run was trained on; of preferences, with the chosen answers."""
+    pairs = run.file("data", "preferences.jsonl")
+    if not pairs.exists():
+        return [example for example in _rows(run) if example.split == "train"]
+    chosen = (as_example(pair) for pair in read_records(pairs, Preference))
+    return [example for example in chosen if example.split == "train"]
+
+
 def held_out(run: RunDir) -> list[Example]:
     """Texts to compare an exported file on: test rows, or the chosen answers of preferences."""
     pairs = run.file("data", "preferences.jsonl")

@@ -37,6 +37,8 @@ def encode(
     kind: str,
     name: str,
     threads: ThreadPoolExecutor,
+    *,
+    importance: np.ndarray | None = None,
     code: Coder | None = None,
 ) -> np.ndarray:
     """Code a tensor as `kind`.
@@ -45,6 +47,7 @@ def encode(
         values: float32 [out, in], [experts, out, in] or [n].
         name: for messages.
         threads: they share the work.
+        importance: float32 [in] or [experts, in], what errors are weighed by.
         code: what codes rows; None: the fastest here.
 
     Returns:
@@ -59,16 +62,23 @@ def encode(
     if kind != "F32":
         out = np.empty((len(rows), stored_bytes((1, rows.shape[1]), kind)), np.uint8)
     number, code, step = ggml_type(kind), code or coder(), max(1, _PIECE // rows.shape[1])
-    starts = iter(range(0, len(rows), step))  # the threads draw from it until it is empty
+    weights = importance if importance is None else importance.reshape(-1, rows.shape[1])
+    height = len(rows) if weights is None else len(rows) // len(weights)  # rows of an expert
+    pieces = [
+        (start, min(start + step, top + height))
+        for top in range(0, len(rows), height)
+        for start in range(top, top + height, step)
+    ]
+    waiting = iter(pieces)  # the threads draw from it until it is empty
 
     def work() -> None:
-        for start in starts:
-            part = rows[start : start + step]
-            _check(part, kind, name)
+        for start, end in waiting:
+            _check(rows[start:end], kind, name)
             if kind != "F32":
-                code(rows, out, number, start, len(part), None)
+                own = None if weights is None else weights[start // height]
+                code(rows, out, number, start, end - start, own)
 
-    if len(rows) <= step:
+    if len(pieces) == 1:
         work()
     else:
         # ggml and numpy work outside the interpreter lock.

@@ -18,6 +18,7 @@ from forge_cli.core.jsonl import atomic_file
 from forge_cli.export.gguf.architectures import Architecture, find_architecture, need
 from forge_cli.export.gguf.encode import encode, stored_bytes
 from forge_cli.export.gguf.header import write_header
+from forge_cli.export.gguf.importance import Importance, add_importance
 from forge_cli.export.gguf.metadata import add_architecture, complete, head_dim_of
 from forge_cli.export.gguf.names import map_names, rotate, rotated_heads
 from forge_cli.export.gguf.policy import QUANTS, Shape, tensor_type
@@ -41,13 +42,15 @@ class Weight:
 
 @dataclass(frozen=True)
 class _Planned:
-    """A tensor of the file: its ggml type, the heads to rotate it by (0: none), what is added."""
+    """A tensor of the file: its ggml type, the heads to rotate it by (0: none), what is added,
+    and what errors are weighed by."""
 
     name: str
     weight: Weight
     kind: str
     heads: int = 0
     shift: float = 0.0
+    importance: np.ndarray | None = None
 
 
 def write_gguf(
@@ -59,6 +62,7 @@ def write_gguf(
     quant: str,
     name: str,
     metadata: Mapping[str, str] | None = None,
+    importance: Importance | None = None,
     reporter: Reporter = SILENT,
 ) -> Path:
     """Write a model as one GGUF file, atomically.
@@ -70,6 +74,7 @@ def write_gguf(
             read once, in the order of the file.
         quant: a key of `QUANTS`.
         name: `general.name`, by which llama.cpp knows some tokenizers: see `stripping`.
+        importance: what the coder weighs errors by.
         metadata: more keys and texts, such as `general.license` or `forge.run`.
 
     Returns:
@@ -85,10 +90,12 @@ def write_gguf(
     arch = find_architecture(config)
     config = complete(config, arch)
     vocabulary = read_vocabulary(tokenizer_dir, config)
-    planned = _plan(weights, arch, config, vocabulary, quant)
+    planned = _plan(weights, arch, config, vocabulary, quant, importance)
     writer = _describe(planned, arch, config, vocabulary, quant, name)
     for key, text in (metadata or {}).items():
         writer.add_string(key, text)
+    if importance:
+        add_importance(writer, importance)
     with (
         atomic_file(out) as stream,
         ThreadPoolExecutor(os.cpu_count()) as threads,
@@ -146,6 +153,7 @@ def _plan(
     config: Mapping[str, Any],
     vocabulary: Vocabulary,
     quant: str,
+    importance: Importance | None,
 ) -> list[_Planned]:
     names = map_names(weights, arch, config)
     embedding = weights[names["token_embd.weight"]].shape
@@ -161,13 +169,16 @@ def _plan(
         tied="output.weight" not in names,
         query_groups=heads // (config.get("num_key_value_heads") or heads),
         experts=int(config.get("num_experts") or config.get("num_local_experts") or 0),
+        importance=importance is not None,
     )
     planned = []
     for name, source in names.items():
         weight = weights[source]
         kind = tensor_type(name, weight.shape, quant, model)
         shift = arch.norm_shift if name.endswith("norm.weight") else 0.0
-        planned.append(_Planned(name, weight, kind, rotated_heads(name, arch, config), shift))
+        heads = rotated_heads(name, arch, config)
+        means = importance.means.get(source) if importance else None
+        planned.append(_Planned(name, weight, kind, heads, shift, means))
     for name, factors in factor_tensors(config, arch, head_dim_of(config)).items():
         weight = Weight(factors.shape, functools.partial(np.asarray, factors))
         planned.insert(1, _Planned(name, weight, "F32"))
@@ -186,7 +197,7 @@ def _code(tensor: _Planned, threads: ThreadPoolExecutor) -> np.ndarray:
         values = rotate(values, tensor.heads)
     if tensor.shift:
         values = values + np.float32(tensor.shift)
-    return encode(values, tensor.kind, tensor.name, threads)
+    return encode(values, tensor.kind, tensor.name, threads, importance=tensor.importance)
 
 
 def _write(writer: Any, stream: IO[bytes], data: np.ndarray) -> None:
