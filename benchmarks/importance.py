@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from forge_cli import mine, raft
+from forge_cli.core.records import Example
 from forge_cli.evaluate import spread
 from forge_cli.export.activations import mean_squares
 from forge_cli.export.gguf import Importance, write_gguf
@@ -36,13 +37,13 @@ def main() -> None:
     """A line for each type and size of the matrix."""
     loaded = load_dense("smollm2-135m")
     tree = Path(sysconfig.get_paths()["stdlib"]) / "asyncio"
-    rows = list(raft.run(mine.run(tree, max_chars=900), distractors=2, questions=1))
-    paths = [next(d.path for d in row.documents if d.oracle) for row in rows]
-    files = sorted(set(paths))
-    halves = [
-        [row for row, path in zip(rows, paths, strict=True) if files.index(path) % 2 == half]
-        for half in (0, 1)
-    ]
+    halves: list[list[Example]] = [[], []]
+    files: list[str] = []
+    for row in raft.run(mine.run(tree, max_chars=900), distractors=2, questions=1):
+        for path in [document.path for document in row.documents if document.oracle][:1]:
+            if path not in files:
+                files.append(path)
+            halves[files.index(path) % 2].append(row)
     held = [prompt_ids(loaded.tokenizer, r.messages) for r in spread(halves[1], HELD, 0)]
     logits = [np.array(loaded.model(mx.array([ids]))[0].astype(mx.float32)) for ids in held]
     texts = [

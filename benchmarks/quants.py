@@ -39,7 +39,8 @@ from forge_cli.export.parity import divergence, next_losses
 from forge_cli.models import ggml
 from forge_cli.models.backend import mx
 from forge_cli.models.chat import prompt_ids
-from forge_cli.models.llamacpp import LlamaCpp, quantise
+from forge_cli.models.llamacpp import LlamaCpp
+from forge_cli.models.llamacpp_quantise import quantise
 from forge_cli.models.load import load_dense
 
 ROUNDS, POSITIONS = 3, 2000

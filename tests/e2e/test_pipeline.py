@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from gguf import GGUFReader
 
 from hub_server import TOKEN, HubServer
 from ollama_server import OllamaServer
@@ -88,7 +89,7 @@ def test_one_command_then_export_and_deploy(place: Path) -> None:
     assert unread.returncode == 2 and "cannot be read" in unread.stderr
     assert (folder / "eval" / "report.html").is_file()
 
-    push = ["--to", "gguf", "--to", "safetensors", "--push", "me/tiny"]
+    push = ["--to", "gguf", "--to", "safetensors", "--push", "me/tiny", "--importance-rows", "3"]
     with HubServer() as hub:
         told = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
         exported = run(place, "export", str(folder), *push, env=os.environ | told)
@@ -102,6 +103,8 @@ def test_one_command_then_export_and_deploy(place: Path) -> None:
     card = pushed.files["README.md"].decode()
     assert "| repo-f16.gguf | f16 | " in card and "| documents as given | answer loss | " in card
     assert "prompt tokens equal, prompt equal byte for byte, " in exported.stderr
+    told = GGUFReader(folder / "export" / "repo-f16.gguf").fields
+    assert told["quantize.imatrix.chunks_count"].contents() == 3
     facts = last_run(exported.stdout)["metrics"]["export"]  # type: ignore[index]
     parity, kept = facts["parity.f16"], facts["retention.f16"]
     assert parity["tokens_equal"] and parity["top1_agreement"] >= 0.995

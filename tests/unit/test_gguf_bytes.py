@@ -15,7 +15,7 @@ from forge_cli.export.gguf.encode import encode
 from forge_cli.export.gguf.metadata import complete
 from forge_cli.export.gguf.names import map_names
 from forge_cli.models import ggml
-from forge_cli.models.llamacpp import quantise
+from forge_cli.models.llamacpp_quantise import quantise
 from tiny_gguf import as_weights, random_weights, save_tokenizer, tiny_config
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -96,7 +96,7 @@ def test_same_bytes_by_the_same_importance(
         "quantize.imatrix.chunks_count": 7,
         "quantize.imatrix.entries_count": len(means_of(ours)),
     }
-    name = "blk.1.ffn_up.weight"
+    name = "blk.1.attn_q.weight"
     [values], [coded] = (
         [t for t in reader.tensors if t.name == name]
         for reader in (GGUFReader(tmp_path / "f32.gguf"), ours)

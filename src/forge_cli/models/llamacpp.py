@@ -10,15 +10,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from ctypes import (  # fmt: skip
+from collections.abc import Callable, Collection, Iterator, Sequence
+from ctypes import (
     POINTER,
     c_bool,
     c_char_p,
     c_float,
     c_int8,
     c_int32,
-    c_size_t,
     c_uint32,
     c_uint64,
     c_void_p,
@@ -36,7 +35,7 @@ from forge_cli.models.sampling import Draw
 _MISSING_HINT = "pip install 'forge-cli[parity]', or export with --no-parity"
 _BATCH = 512  # positions decoded at once
 _ERROR = 4  # ggml_log_level
-_ROOM = c_uint64 * 128
+ROOM = c_uint64 * 128
 
 _LogCallback = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
 
@@ -46,7 +45,7 @@ class _ModelParams(ctypes.Structure):
         ("devices", c_void_p),
         ("tensor_buft_overrides", c_void_p),
         ("n_gpu_layers", c_int32),
-        ("room", _ROOM),
+        ("room", ROOM),
     )
 
 
@@ -56,23 +55,8 @@ class _ContextParams(ctypes.Structure):
         ("n_batch", c_uint32),
         ("n_ubatch", c_uint32),
         ("n_seq_max", c_uint32),
-        ("room", _ROOM),
+        ("room", ROOM),
     )
-
-
-class _QuantizeParams(ctypes.Structure):
-    _fields_ = (
-        ("nthread", c_int32),
-        ("ftype", c_int32),
-        ("types", c_int32 * 2),
-        ("flags", c_bool * 8),  # some, and padding
-        ("imatrix", c_void_p),
-        ("room", _ROOM),
-    )
-
-
-class _Importance(ctypes.Structure):
-    _fields_ = (("name", c_char_p), ("data", c_void_p), ("size", c_size_t))
 
 
 class _Batch(ctypes.Structure):
@@ -112,11 +96,9 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_decode": (c_int32, (c_void_p, _Batch)),
     "llama_get_logits": (POINTER(c_float), (c_void_p,)),
     "llama_get_logits_ith": (POINTER(c_float), (c_void_p, c_int32)),
-    "llama_model_quantize_default_params": (_QuantizeParams, ()),
-    "llama_model_quantize": (c_uint32, (c_char_p, c_char_p, POINTER(_QuantizeParams))),
 }
 
-_said: list[str] = []  # error lines of llama.cpp since the last call of `_reason`
+_said: list[str] = []  # error lines of llama.cpp since the last call of `last_error`
 
 
 def _listen(level: int, text: bytes, _: Any) -> None:
@@ -127,7 +109,7 @@ def _listen(level: int, text: bytes, _: Any) -> None:
 _LISTENER = _LogCallback(_listen)  # must outlive the library
 
 
-def _reason() -> str:
+def last_error() -> str:
     lines = [line for line in _said if line]
     _said.clear()
     return lines[0] if lines else "no reason given"
@@ -139,7 +121,7 @@ def available() -> bool:
 
 
 @functools.cache
-def _library() -> Any:
+def load_library() -> Any:
     """libllama with its CPU backend, silent.
 
     Raises:
@@ -179,7 +161,7 @@ class LlamaCpp:
     """
 
     def __init__(self, path: Path, n_ctx: int) -> None:
-        self._lib = _library()
+        self._lib = load_library()
         self.n_ctx = n_ctx
         self._context = None
         self._held: list[int] = []  # tokens in the memory of sequence 0
@@ -190,7 +172,7 @@ class LlamaCpp:
         params.n_gpu_layers = 0
         self._model = self._lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
-            raise ForgeError(f"{path}: llama.cpp refuses it: {_reason()}", "export it again")
+            raise ForgeError(f"{path}: llama.cpp refuses it: {last_error()}", "export it again")
         self._vocab = self._lib.llama_model_get_vocab(self._model)
         self.n_vocab: int = self._lib.llama_vocab_n_tokens(self._vocab)
         context = self._lib.llama_context_default_params()
@@ -200,7 +182,7 @@ class LlamaCpp:
         if not self._context:
             self.close()
             raise ForgeError(
-                f"{path}: llama.cpp cannot make a context of {n_ctx} tokens: {_reason()}",
+                f"{path}: llama.cpp cannot make a context of {n_ctx} tokens: {last_error()}",
                 "close other programs or use shorter prompts",
             )
         # Its threads spin at a barrier: more of them than cores wait for one another.
@@ -376,33 +358,5 @@ class LlamaCpp:
         )
         _said.clear()
         if code := self._lib.llama_decode(self._context, batch):
-            raise ForgeError(f"llama.cpp fails to decode ({code}): {_reason()}", "export again")
+            raise ForgeError(f"llama.cpp fails to decode ({code}): {last_error()}", "export again")
         self._held += tokens
-
-
-def quantise(
-    source: Path, target: Path, file_type: int, importance: Mapping[str, np.ndarray] | None = None
-) -> None:
-    """llama.cpp's own quantiser: the reference that Forge's files are compared with.
-
-    Args:
-        file_type: a `gguf.LlamaFileType`, such as 15 for Q4_K_M.
-        importance: by GGUF name, float32 [in] or [experts, in].
-
-    Raises:
-        ForgeError: it fails.
-    """
-    library = _library()
-    params = library.llama_model_quantize_default_params()
-    params.ftype = file_type
-    if importance:
-        told = [
-            _Importance(name.encode(), means.ctypes.data, means.size)
-            for name, means in importance.items()
-        ]
-        entries = (_Importance * (len(told) + 1))(*told)  # the last, empty, ends it
-        params.imatrix = ctypes.cast(entries, c_void_p)
-    _said.clear()
-    paths = os.fsencode(source), os.fsencode(target)
-    if library.llama_model_quantize(*paths, ctypes.byref(params)):
-        raise ForgeError(f"{source}: llama.cpp cannot quantise it: {_reason()}", "export it again")
