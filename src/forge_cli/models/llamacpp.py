@@ -18,6 +18,7 @@ from ctypes import (
     c_float,
     c_int8,
     c_int32,
+    c_size_t,
     c_uint32,
     c_uint64,
     c_void_p,
@@ -110,6 +111,7 @@ _LISTENER = _LogCallback(_listen)  # must outlive the library
 
 
 def last_error() -> str:
+    """What llama.cpp said first since the last call, which forgets it."""
     lines = [line for line in _said if line]
     _said.clear()
     return lines[0] if lines else "no reason given"
