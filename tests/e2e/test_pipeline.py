@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -104,6 +105,9 @@ def test_one_command_then_export_and_deploy(place: Path) -> None:
     assert "| repo-f16.gguf | f16 | " in card and "| documents as given | answer loss | " in card
     assert "prompt tokens equal, prompt equal byte for byte, " in exported.stderr
     told = GGUFReader(folder / "export" / "repo-f16.gguf").fields
+    assert told["forge.repository"].contents() == "repo"
+    adapters = (folder / "adapters" / "adapters.safetensors").read_bytes()
+    assert told["forge.adapters_sha256"].contents() == hashlib.sha256(adapters).hexdigest()
     assert told["quantize.imatrix.chunks_count"].contents() == 3
     facts = last_run(exported.stdout)["metrics"]["export"]  # type: ignore[index]
     parity, kept = facts["parity.f16"], facts["retention.f16"]

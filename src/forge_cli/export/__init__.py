@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ def run(
     dtype: str = "auto",
     held_out: Sequence[Example] = (),
     calibration: Sequence[Example] = (),
+    provenance: Mapping[str, str] | None = None,
     parity: bool = True,
     reporter: Reporter = SILENT,
 ) -> tuple[list[Path], dict[str, Any]]:
@@ -45,6 +46,7 @@ def run(
         held_out: rows whose prompts both models read.
         calibration: rows that the tuned model reads whole for an importance matrix, by which a
             GGUF's coder weighs errors; none: it weighs all columns alike.
+        provenance: more metadata of a GGUF, by key: where it comes from.
         parity: compare; without it nothing shows that a file is right.
 
     Returns:
@@ -79,7 +81,7 @@ def run(
             importance = _importance(loaded, calibration, reporter) if calibration else None
             found, parities = write_files(
                 loaded, out, name, quants=quants, probes=probes, importance=importance,
-                reporter=reporter,
+                provenance=provenance, reporter=reporter,
             )  # fmt: skip
         else:
             found, parities = write_directory(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def write_files(
     quants: Sequence[str],
     probes: Sequence[Probe] | None,
     importance: Importance | None = None,
+    provenance: Mapping[str, str] | None = None,
     reporter: Reporter,
 ) -> tuple[list[Path], dict[str, Any]]:
     """The files, and what their comparison came to by `parity.<type>`.
@@ -39,12 +40,14 @@ def write_files(
     Args:
         probes: prompts to compare on; None: nothing is compared.
         importance: what the coder weighs errors by.
+        provenance: more metadata.
 
     Raises:
         GateFailed: a file is not the trained model; it is kept as `….rejected`.
     """
     weights = merged_weights(loaded.model)
     metadata = {"general.finetune": "forge", "general.base_model.0.name": public_name(loaded.name)}
+    metadata |= provenance or {}
     if licence := licence_of(loaded.name):
         metadata["general.license"] = licence
     files, facts = [], {}

@@ -29,7 +29,10 @@ def with_data(run: RunDir, path: Path, s: Settings, reporter: Reporter) -> None:
         mined = mine_chunks(path, s, reporter, verdicts.append)
         count = write_records(mined.lines(), chunks)
         write_records(verdicts, run.file("data", "files-left-out.jsonl"))
-        run.finish("mine", chunks=count, rejected=len(verdicts))
+        from forge_cli.mine.history import git
+
+        commit = (git(path, "rev-parse", "HEAD") or "").strip()
+        run.finish("mine", chunks=count, rejected=len(verdicts), commit=commit)
     if not run.is_done("raft"):
         found = make_examples(read_records(chunks, Chunk), s, reporter)
         run.finish("raft", examples=write_records(found, raw))

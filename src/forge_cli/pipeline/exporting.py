@@ -12,6 +12,7 @@ from forge_cli.core.events import Reporter
 from forge_cli.core.jsonl import atomic_file
 from forge_cli.core.run_dir import RunDir
 from forge_cli.pipeline.judging import held_out, test_rows, train_rows
+from forge_cli.pipeline.provenance import provenance
 
 if TYPE_CHECKING:
     from forge_cli.evaluate.statistics.retained import Retained
@@ -90,6 +91,7 @@ def _write(
         dtype=s.dtype,
         held_out=held_out(run),
         calibration=_calibration(run, s) if kind == "gguf" else [],
+        provenance=provenance(run),
         parity=s.parity,
         reporter=reporter,
     )
