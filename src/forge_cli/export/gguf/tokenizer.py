@@ -148,10 +148,11 @@ def pre_tokenizer_name(document: Mapping[str, Any], where: str = "tokenizer.json
         if model.get(key):
             raise ForgeError(f"{where}: BPE with {key} cannot be exported to GGUF", _HINT)
     structure = _essence(document.get("pre_tokenizer"))
-    for name, known in PRE_TOKENIZERS.items():
-        if _essence(known) != structure or bool(model.get("ignore_merges")) != (
-            name in IGNORE_MERGES
-        ):
+    ignores = bool(model.get("ignore_merges"))
+    known = PRE_TOKENIZERS | {name: unlike for name, (unlike, _) in UNLIKE.items()}
+    same = [name for name, own in known.items() if _essence(own) == structure]
+    for name in same:
+        if ignores != (name in IGNORE_MERGES):
             continue
         # llama.cpp never normalises; Unicode's NFC is what it lets pass for some.
         if document.get("normalizer") not in (None, NORMALIZERS.get(name)):
@@ -161,27 +162,14 @@ def pre_tokenizer_name(document: Mapping[str, Any], where: str = "tokenizer.json
                 _HINT,
             )
         return name
-    _refuse_nearly_known(structure, bool(model.get("ignore_merges")), where)
+    if same:
+        raise ForgeError(
+            f"{where}: ignore_merges is {ignores}, llama.cpp's {same[0]} has it otherwise", _HINT
+        )
     raise ForgeError(
         f"{where}: unknown pre-tokeniser {_describe(document.get('pre_tokenizer'))}",
-        f"known: {', '.join(PRE_TOKENIZERS)}",
+        f"known: {', '.join(known)}",
     )
-
-
-def _refuse_nearly_known(structure: Any, ignore_merges: bool, where: str) -> None:
-    for name, known in PRE_TOKENIZERS.items():
-        if _essence(known) == structure:
-            raise ForgeError(
-                f"{where}: ignore_merges is {ignore_merges}, llama.cpp's {name} has it otherwise",
-                _HINT,
-            )
-    for name, (unlike, what) in UNLIKE.items():
-        if _essence(unlike) == structure:
-            raise ForgeError(
-                f"{where}: pre-tokeniser {name}: llama.cpp cuts {what} otherwise than the model "
-                "was trained with",
-                _HINT,
-            )
 
 
 def read_template(folder: Path) -> str:

@@ -25,6 +25,7 @@ from forge_cli.export.gguf.policy import QUANTS, Shape, tensor_type
 from forge_cli.export.gguf.rope import factor_tensors
 from forge_cli.export.gguf.stripping import known_name
 from forge_cli.export.gguf.tokenizer import Vocabulary, add_vocabulary, read_vocabulary
+from forge_cli.models.pretokenizers import UNLIKE
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ def write_gguf(
     arch = find_architecture(config)
     config = complete(config, arch)
     vocabulary = read_vocabulary(tokenizer_dir, config)
+    if vocabulary.pre in UNLIKE:
+        reporter.warn(
+            f"{vocabulary.pre}: llama.cpp cuts {UNLIKE[vocabulary.pre][1]} otherwise than training "
+            "did; the rest of a text is not touched"
+        )
     planned = _plan(weights, arch, config, vocabulary, quant, importance)
     writer = _describe(planned, arch, config, vocabulary, quant, name)
     for key, text in (metadata or {}).items():
