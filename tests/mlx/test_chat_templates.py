@@ -83,7 +83,7 @@ DIFFER = {
     # It strips the texts.
     "stepfun-ai-Step-3.5-Flash-Base-Midtrain": {"odd", "odd turns"},
 }
-# It cannot run these: `tojson` of what is undefined; macros with names that it lacks.
+# It ends at these: `tojson` of tools that are undefined; calls whose form it cannot work out.
 BROKEN = ["allenai-Olmo-3-7B-Instruct", "swiss-ai-Apertus-8B-Instruct-2509"]
 # Training refuses these: they open every answer with a thought, and drop it where there is none.
 THINKERS = [
