@@ -123,6 +123,9 @@ def test_bos_is_added_where_the_tokenizer_adds_it(tmp_path: Path) -> None:
     file.write_text(json.dumps(parsed))
     settings = {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    # The template has none: the model was trained without it.
+    assert read_vocabulary(tmp_path, {"vocab_size": count}).add["bos"] is False
+    (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0].content }}")
     assert read_vocabulary(tmp_path, {"vocab_size": count}).add["bos"] is True
 
 
