@@ -86,12 +86,24 @@ def test_rows_left_unrotated_fail(tmp_path: Path) -> None:
     assert result.top1_agreement < 0.9
     assert any("likeliest token agrees" in line for line in result.failures)
     assert any("mean KL" in line for line in result.failures)
-    assert any("times the trained model's" in line for line in result.failures)
 
 
 def rotate_back(value: np.ndarray, heads: int) -> np.ndarray:
     order = np.argsort(rotate(np.arange(len(value)), heads))
     return value[order]
+
+
+def test_a_model_that_knows_the_text_better_fails(tmp_path: Path) -> None:
+    out, logits, _, _ = build(tmp_path, "llama")
+
+    def knows(ids: list[int]) -> np.ndarray:
+        found = logits(ids)
+        found[np.arange(len(ids) - 1), ids[1:]] += 0.01
+        return found
+
+    result = compare(out, mlx_logits=knows, prompts=prompts(tmp_path), quant="f16")
+    assert result.perplexity_ratio == pytest.approx(np.exp(0.01), rel=1e-3)
+    assert "times the trained model's, f16 allows 1.001 times" in result.failures[-1]
 
 
 def test_other_tokens_fail(tmp_path: Path) -> None:
