@@ -3,7 +3,7 @@
 python benchmarks/run_all.py [NAME ...]      (none: all of them, which takes hours)
 
 A section of RESULTS.md is a script's exact output, with the day and the machine; the sections of
-scripts that are not run stay as they are.
+scripts that are not run stay as they are. `convert` needs a checkout of llama.cpp, in LLAMA_CPP.
 """
 
 from __future__ import annotations
