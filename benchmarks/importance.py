@@ -29,7 +29,7 @@ from forge_cli.models.chat import prompt_ids, tokenise
 from forge_cli.models.llamacpp import LlamaCpp
 from forge_cli.models.load import load_dense
 
-HELD, CALIBRATION = 12, (8, 32)
+HELD, CALIBRATION = 8, (16,)
 TYPES = ("q4_k_m", "iq4_xs", "q3_k_m")
 
 
