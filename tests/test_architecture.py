@@ -24,7 +24,8 @@ ALLOWED = {
     "recipes": {"core"},
     "doctor": {"core", "models"},
     "pipeline": {"core", "models", "teachers"} | STAGES,
-    "cli": {"core", "models", "teachers", "pipeline", "recipes", "doctor", ""} | STAGES,
+    "serve": {"core", "models", "teachers", "pipeline"} | STAGES,
+    "cli": {"core", "models", "teachers", "pipeline", "serve", "recipes", "doctor", ""} | STAGES,
     "__main__": {"cli"},
     "": set(),
 }

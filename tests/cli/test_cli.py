@@ -71,7 +71,7 @@ def test_notes_as_json(repo: Path, tmp_path: Path) -> None:
     done = forge("mine", str(repo), "--json", cwd=tmp_path)
     assert all(json.loads(line) for line in done.stderr.splitlines())
     broken = forge("mine", "none", "--json", cwd=tmp_path)
-    assert set(json.loads(broken.stderr)) == {"error", "hint"}
+    assert set(json.loads(broken.stderr)) == {"error", "hint", "transient"}
 
 
 def test_a_reader_that_stops_is_no_error(repo: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_directory_without_a_model(tmp_path: Path) -> None:
 
 
 def test_a_built_in_model_whose_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = BuiltIn("no_such_package", "x.gguf", "pip install it", "MIT")
+    absent = BuiltIn("no_such_package", "x.gguf", "pip install it", "MIT", "me/absent")
     monkeypatch.setitem(module.BUILT_IN, "absent", absent)
     with pytest.raises(ForgeError, match="absent: its package is not installed") as error:
         resolve("absent")

@@ -53,8 +53,10 @@ class Output:
     @contextmanager
     def task(self, name: str, total: float | None = None) -> Iterator[Task]:
         """A progress bar on a terminal; elsewhere a line now and then."""
-        if self.quiet or self.json_lines:
+        if self.quiet:
             yield _Lines(name, total, lambda _: None)
+        elif self.json_lines:
+            yield _Lines(name, total, lambda text: self._line("progress", text, ""), every=1.0)
         elif not self.console.is_terminal or self.console.is_dumb_terminal:
             yield _Lines(name, total, lambda text: self.note(text))
         else:
@@ -91,13 +93,15 @@ class Output:
 
 
 class _Lines:
-    def __init__(self, name: str, total: float | None, show: Any) -> None:
-        self.name, self.total, self.show = name, total, show
+    def __init__(
+        self, name: str, total: float | None, show: Any, every: float = _LINE_EVERY
+    ) -> None:
+        self.name, self.total, self.show, self.every = name, total, show, every
         self.done, self.shown = 0.0, time.monotonic()
 
     def advance(self, amount: float = 1.0, detail: str = "") -> None:
         self.done += amount
-        if time.monotonic() - self.shown >= _LINE_EVERY:
+        if time.monotonic() - self.shown >= self.every:
             self.shown = time.monotonic()
             of = f"/{self.total:.0f}" if self.total else ""
             self.show(f"{self.name}: {self.done:.0f}{of} {detail}".rstrip())

@@ -91,7 +91,8 @@ def _terminate(_: int, __: FrameType | None) -> None:
 
 def _show(error: ForgeError) -> None:
     if "--json" in sys.argv:
-        print(json.dumps({"error": error.message, "hint": error.hint}), file=sys.stderr)
+        told = {"error": error.message, "hint": error.hint, "transient": error.transient}
+        print(json.dumps(told), file=sys.stderr)
         return
     print(f"error: {error.message}", file=sys.stderr)
     if error.hint:

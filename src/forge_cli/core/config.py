@@ -250,7 +250,7 @@ class Settings(BaseModel):
         24, ge=0, description="test rows on which a file shows what it keeps of the gain (0: none)"
     )
     importance_rows: int = Field(
-        0, ge=0, description="training rows read for a GGUF's importance matrix (0: none)"
+        16, ge=0, description="training rows read for a GGUF's importance matrix (0: none)"
     )
     parity: bool = Field(True, description="check the exported file in llama.cpp")
     host: str = Field("http://127.0.0.1:11434", description="Ollama server")
@@ -270,7 +270,7 @@ RUNTIME = {
     "importance_rows", "min_examples", "max_rejects", "min_quality", "memory_limit",
     "save_every", "keep_last", "track", "hosts", "num_ctx", "smoke_questions", "keep_versions",
 }  # fmt: skip
-_ENV_NOT_SETTINGS = {"FORGE_CACHE", "FORGE_DATA", "FORGE_RECIPE"}
+_ENV_NOT_SETTINGS = {"FORGE_ACCELERATOR", "FORGE_CACHE", "FORGE_DATA", "FORGE_RECIPE"}
 
 
 @dataclass(frozen=True)

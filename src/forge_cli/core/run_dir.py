@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from forge_cli.core.errors import ForgeError, UsageError
+from forge_cli.core.errors import Busy, ForgeError, UsageError
 from forge_cli.core.jsonl import write_json
 from forge_cli.core.records import Run
 
@@ -118,7 +118,7 @@ class RunDir:
         """Keep other processes out of the run directory; the system drops it with us.
 
         Raises:
-            ForgeError: another process works in it.
+            Busy: another process works in it.
         """
         import fcntl
 
@@ -126,7 +126,7 @@ class RunDir:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ForgeError(
+                raise Busy(
                     f"{self.path}: another forge works in this run",
                     "wait for it, or keep both with --run DIR",
                 ) from None

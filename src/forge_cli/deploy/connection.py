@@ -24,6 +24,8 @@ _TIMEOUT = httpx.Timeout(600, connect=5)
 class BrokenOff(ForgeError):
     """The connection ended before the answer did: worth another try."""
 
+    transient = True
+
 
 class Connection:
     """HTTP to the server at `url`: by the `ollama` client, and by `httpx` for what it lacks.

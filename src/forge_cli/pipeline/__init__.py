@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forge_cli.core.accelerator import accelerator
 from forge_cli.core.config import Resolved, Settings, parse_duration
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT, Reporter
@@ -69,8 +70,9 @@ def _train(
         directory = _open(path.name or "root", str(path), resolved, run, fresh)
         with directory.locked():
             with_data(directory, path, resolved.settings, reporter)
-            fit(directory, resolved.settings, reporter, world)
-            judge(directory, reporter)
+            with accelerator(reporter):
+                fit(directory, resolved.settings, reporter, world)
+                judge(directory, reporter)
         return directory
     if source != "-" and not Path(source).exists():
         raise UsageError(
@@ -88,7 +90,8 @@ def _train(
             check_splits(examples, source)
             write_records(examples, directory.file("data", _file_of(resolved.settings)))
             directory.finish("data", examples=len(examples))
-        fit(directory, resolved.settings, reporter, world)
+        with accelerator(reporter):
+            fit(directory, resolved.settings, reporter, world)
     return directory
 
 

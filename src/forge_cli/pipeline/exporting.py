@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forge_cli.core.accelerator import accelerator
 from forge_cli.core.config import Settings
 from forge_cli.core.errors import GateFailed, PromptDiffers, UsageError
 from forge_cli.core.events import Reporter
@@ -37,7 +38,7 @@ def export(run: RunDir, s: Settings, reporter: Reporter) -> list[Path]:
             "name types: --quant q4_k_m --quant q8_0",
         )
     written: list[Path] = []
-    with run.locked():
+    with run.locked(), accelerator(reporter):
         for kind in dict.fromkeys(kind for kind in s.to if kind != "gguf"):
             written += _write(run, s, kind, [], reporter)
             if kind == "mlx" and s.mlx_bits != 16:
@@ -90,7 +91,7 @@ def _write(
         mlx_group_size=s.mlx_group_size,
         dtype=s.dtype,
         held_out=held_out(run),
-        calibration=_calibration(run, s) if kind == "gguf" else [],
+        calibration=_calibration(run, s, quants) if kind == "gguf" else [],
         provenance=provenance(run),
         parity=s.parity,
         reporter=reporter,
@@ -148,11 +149,13 @@ def _rows(run: RunDir, s: Settings) -> list[Any]:
     return spread(test_rows(run), s.eval_rows, s.seed)[: s.retention_rows]
 
 
-def _calibration(run: RunDir, s: Settings) -> list[Any]:
-    """Training rows of many files for the importance matrix."""
+def _calibration(run: RunDir, s: Settings, quants: Sequence[str]) -> list[Any]:
+    """Training rows of many files for the importance matrix; none for types that take no matrix."""
     from forge_cli.evaluate import spread
 
-    return spread(train_rows(run), s.importance_rows, s.seed) if s.importance_rows else []
+    if not s.importance_rows or set(quants) <= {"f32", "f16", "bf16", "q8_0"}:
+        return []
+    return spread(train_rows(run), s.importance_rows, s.seed)
 
 
 def _file(run: RunDir, ending: str) -> Path:

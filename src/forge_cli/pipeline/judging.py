@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forge_cli.core.accelerator import accelerator
 from forge_cli.core.config import Settings, checked
 from forge_cli.core.errors import GateFailed, UsageError
 from forge_cli.core.events import Reporter
@@ -42,7 +43,7 @@ def evaluate(
         changes: of `CHANGES`, what differs from the run's settings.
         url: of the server that a side names.
     """
-    with run.locked():
+    with run.locked(), accelerator(reporter):
         judge(run, reporter, changes=changes, url=url)
 
 

@@ -15,7 +15,7 @@ def provenance(run: RunDir) -> dict[str, str]:
 
     Names and hashes alone: a file that is handed on must not tell of this machine's folders.
     """
-    source = str(run.state["source"])
+    source = str(run.state.get("source", ""))
     found = {
         "forge.version": __version__,
         "forge.run": run.path.name,

@@ -1,0 +1,1 @@
+"""The conductor: fine-tuning jobs over HTTP, from a durable queue, over the ordinary pipeline."""

@@ -1,0 +1,160 @@
+"""One attempt at one job: its child process, its heartbeat, its log and its metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forge_cli.core.errors import ForgeError
+from forge_cli.serve.jobs.job import Conflict, Job
+from forge_cli.serve.jobs.output import Output, Tail
+
+if TYPE_CHECKING:
+    from forge_cli.serve.jobs.worker import Worker
+
+Begin = Callable[[Job, Path], tuple[list[list[str]], Mapping[str, str]]]
+"""A job and its folder → its commands, and what is added to their environment."""
+
+_INSIST = 45.0  # seconds from the first signal to the last, beyond the child's own patience
+
+
+class Attempt:
+    """Runs in a thread of the worker's."""
+
+    def __init__(self, worker: Worker, job: Job) -> None:
+        self.worker, self.store, self.job = worker, worker.store, job
+        self.folder = worker.home / job.id
+        self.output = Output()
+        self.beats = 0
+        self.why_stopped = ""
+        self._at = {"l": 0, "m": 0}
+        self._metrics = Tail(self.folder / "run" / "metrics.jsonl")
+
+    def run(self) -> None:
+        """To its end, whatever it is; nothing is raised."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            commands, more = self.worker.begin(self.job, self.folder)
+            process = self._spawn(commands, more)
+        except ForgeError as error:
+            self._end("failed", error=error.message, hint=error.hint)
+            return
+        except Exception as error:  # a thread that dies would leave the job running for ever
+            self._end(
+                "failed", error=f"{type(error).__name__}: {error}", hint="see the worker's log"
+            )
+            return
+        self._follow(process)
+        self._conclude(process.returncode)
+
+    def beat(self) -> None:
+        """Say that the attempt is alive."""
+        self.beats += 1
+        self.store.put(f"h:{self.job.id}", {"beat": f"{self.worker.name} {self.beats}"})
+
+    def _spawn(self, commands: list[list[str]], more: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        child = [sys.executable, "-m", "forge_cli.serve.jobs.child", json.dumps(commands)]
+        process = subprocess.Popen(
+            child,
+            stdin=subprocess.PIPE,  # its end is how the child knows that this process is gone
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self.folder,
+            env={**os.environ, **more},
+            start_new_session=True,
+        )
+        for stream, take in (
+            (process.stdout, self.output.take_stdout),
+            (process.stderr, self.output.take_stderr),
+        ):
+            threading.Thread(target=_pump, args=(stream, take), daemon=True).start()
+        return process
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> None:
+        """Until the child ends: heartbeat, log, metrics, and what is wanted of it."""
+        signalled = 0.0
+        pause = min(1.0, self.worker.lease / 6)
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(pause)
+            over = process.returncode is not None
+            self.beat()
+            self._publish(last=over)
+            if over:
+                return
+            self.why_stopped = self.why_stopped or self._reason_to_stop()
+            if self.why_stopped and not signalled:
+                signalled = time.monotonic()
+                process.send_signal(
+                    signal.SIGKILL if self.why_stopped == "taken" else signal.SIGTERM
+                )
+                if self.why_stopped == "taken" and process.stdin:
+                    process.stdin.close()
+            elif signalled and time.monotonic() - signalled > _INSIST and process.stdin:
+                with suppress(OSError):
+                    process.stdin.close()
+
+    def _reason_to_stop(self) -> str:
+        job = self.store.find(self.job.id)
+        if job is None or job.attempt != self.job.attempt or job.state != "running":
+            return "taken"
+        self.job = job
+        if job.wanted != "run":
+            return job.wanted
+        return "the worker stops" if self.worker.stopping.is_set() else ""
+
+    def _publish(self, last: bool) -> None:
+        rows = self._metrics.new_lines()
+        progress = self.output.progress()
+        if rows:
+            self._at["m"] = self.store.append("m", self.job.id, "".join(rows), self._at["m"])
+            progress |= _last_row(rows)
+        if text := self.output.new_text(all_of_it=last):
+            self._at["l"] = self.store.append("l", self.job.id, text, self._at["l"])
+        if progress:
+            key = f"p:{self.job.id}"
+            before = self.store.get([key]).get(key, {})
+            self.store.put(key, before | progress | {"attempt": self.job.attempt})
+
+    def _conclude(self, code: int) -> None:
+        if self.why_stopped == "taken":
+            return
+        if code == 0:
+            self._end("succeeded", result=self.output.run_record())
+        elif self.why_stopped:
+            self.worker.give_back(self.job, self.why_stopped, lost=False, delay=0.0)
+        elif code < 0 or code > 130 or self.output.transient:
+            why = self.output.error or f"its process ended with {code}"
+            self.worker.give_back(self.job, why, lost=True)
+        else:
+            error = self.output.error or f"ended with {code}"
+            self._end("failed", error=error, hint=self.output.hint, exit_code=code)
+
+    def _end(self, state: str, **data: Any) -> None:
+        with suppress(Conflict):
+            self.store.add(
+                self.job.id, "ended", state=state, data=data,
+                attempt=self.job.attempt, worker=self.worker.name,
+            )  # fmt: skip
+
+
+def _pump(stream: Any, take: Callable[[str], None]) -> None:
+    for line in stream:
+        take(line.decode(errors="replace"))
+
+
+def _last_row(rows: list[str]) -> dict[str, Any]:
+    with suppress(ValueError):
+        row = json.loads(rows[-1])
+        wanted = ("step", "loss", "valid_loss", "learning_rate", "tokens", "peak_bytes")
+        return {key: row[key] for key in wanted if row.get(key) is not None}
+    return {}

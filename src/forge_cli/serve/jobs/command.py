@@ -1,0 +1,80 @@
+"""What a job runs: the ordinary commands, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from forge_cli.core.accelerator import VARIABLE
+from forge_cli.core.config import Settings
+from forge_cli.core.errors import UsageError
+from forge_cli.serve.jobs.attempt import Begin
+from forge_cli.serve.jobs.job import Job
+from forge_cli.serve.jobs.sources import Allowed, prepare
+from forge_cli.serve.jobs.store import JobStore
+
+FORGE = [sys.executable, "-m", "forge_cli"]
+
+
+def commands_of(job: Job, source: str, folder: Path) -> list[list[str]]:
+    """The commands of a job, one after the other; each resumes what it began before.
+
+    Args:
+        source: the folder or the file of examples, on this machine.
+        folder: of the job; the run directory is `run` in it.
+    """
+    run = str(folder / "run")
+    train = [*FORGE, "train", source, "--run", run, "--json"]
+    if job.spec.deploy:
+        return [[*train, "--deploy", job.spec.deploy]]
+    if job.spec.export:
+        return [train, [*FORGE, "export", run, "--json"]]
+    return [train]
+
+
+def environment_of(job: Job) -> dict[str, str]:
+    """The job's options as `FORGE_*` variables: not in the list of processes, unlike flags."""
+    told = {}
+    for name, value in check_options(job.spec.options).items():
+        told[f"FORGE_{name.upper()}"] = value if isinstance(value, str) else json.dumps(value)
+    return told
+
+
+def begin_with(home: Path, allowed: Allowed, store: JobStore) -> Begin:
+    """What a worker begins a job with: the ordinary pipeline, in turns on the accelerator."""
+
+    def begin(job: Job, folder: Path) -> tuple[list[list[str]], Mapping[str, str]]:
+        source = prepare(job.spec.source, folder, allowed, store)
+        turns = {VARIABLE: str(home / "accelerator.lock")}
+        return commands_of(job, source, folder), environment_of(job) | turns
+
+    return begin
+
+
+# Which would run code of the repository, reach other machines, or write to others' names.
+FORBIDDEN = {"execute", "test_command", "hosts", "host", "teacher_url", "adapters"}
+
+
+def check_options(options: dict[str, object]) -> dict[str, object]:
+    """The options, if each is a setting that a job may have and the values are right.
+
+    Raises:
+        UsageError: one is unknown, forbidden, or of a wrong value; which is said.
+    """
+    from forge_cli.core.config import checked
+
+    for name in options:
+        if name in FORBIDDEN:
+            raise UsageError(f"options.{name}: not open to jobs", "start forge train by hand")
+        if name not in Settings.model_fields:
+            raise UsageError(f"options.{name}: unknown setting", "see: forge config show")
+    checked(options, dict.fromkeys(options, "options"))
+    for name, value in options.items():
+        # What environment and file would read otherwise than it was sent.
+        if isinstance(value, str) and yaml.safe_load(value) != value:
+            options = options | {name: json.dumps(value)}
+    return options

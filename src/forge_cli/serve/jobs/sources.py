@@ -1,0 +1,132 @@
+"""What a job may train on: folders of an allow-list, git from allowed places, uploaded rows."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from forge_cli.core.errors import ForgeError, UsageError
+from forge_cli.serve.jobs.store import JobStore
+
+_FILE = re.compile(r"file-[0-9a-f]{24}")
+# Nothing else may be asked for: no helper programs, no questions, no local files by git.
+_GIT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ALLOW_PROTOCOL": "https:ssh:git",
+    "GIT_CONFIG_NOSYSTEM": "1",
+}
+_CLONE_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Where jobs may read.
+
+    Attributes:
+        folders: and all below them. hosts: of git URLs, such as github.com.
+    """
+
+    folders: Sequence[Path] = ()
+    hosts: Sequence[str] = ()
+
+
+def check_source(source: str, allowed: Allowed) -> None:
+    """Raise UsageError unless a job may read `source`; nothing is opened."""
+    if is_file(source):
+        return
+    if is_git(source):
+        _check_git(source, allowed)
+        return
+    if "\0" in source:
+        raise UsageError("source: not a path", "give a folder, a git URL or the id of a file")
+    # Resolved, so that neither .. nor a link leads out of what is allowed.
+    path = Path(source).resolve()
+    if not Path(source).is_absolute() or not any(
+        path.is_relative_to(folder.resolve()) for folder in allowed.folders
+    ):
+        raise UsageError(
+            f"source {source}: not in a folder that this server may read",
+            "start it with --allow FOLDER",
+        )
+    if not path.is_dir():
+        raise UsageError(f"source {source}: no such folder", "give a repository")
+
+
+def prepare(source: str, folder: Path, allowed: Allowed, store: JobStore) -> str:
+    """The path that the pipeline gets; clones or writes into `folder` what is not here yet.
+
+    Raises:
+        UsageError: not allowed. ForgeError: git fails, or the file is gone.
+    """
+    check_source(source, allowed)
+    if is_file(source):
+        return str(_written(source, folder, store))
+    if is_git(source):
+        return str(_cloned(source, folder))
+    return str(Path(source).resolve())
+
+
+def is_file(source: str) -> bool:
+    """Whether it is the id of an uploaded file."""
+    return bool(_FILE.fullmatch(source))
+
+
+def is_git(source: str) -> bool:
+    """Whether it is meant as a git URL; `user@host:path` is one."""
+    return "://" in source or bool(re.match(r"[\w.-]+@[\w.-]+:", source))
+
+
+def _check_git(source: str, allowed: Allowed) -> None:
+    split = urlsplit(source)
+    if split.scheme not in ("https", "ssh") or split.password or source.startswith("-"):
+        raise UsageError(
+            "source: a git URL must be https://… or ssh://… and hold no password",
+            "let git's own credential store know it",
+        )
+    if (split.hostname or "") not in allowed.hosts:
+        raise UsageError(
+            f"source: {split.hostname} is not a host that this server may read",
+            "start it with --allow-git HOST",
+        )
+
+
+def _cloned(source: str, folder: Path) -> Path:
+    name = re.sub(r"[^\w.-]", "", urlsplit(source).path.rstrip("/").rpartition("/")[2]) or "repo"
+    target = folder / "source" / name.removesuffix(".git")
+    if (target / ".git").exists():
+        return target  # of an attempt before: the same commit
+    new = target.with_name(f"{target.name}.new")
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            ["git", "clone", "--quiet", "--no-recurse-submodules", "--", source, str(new)],
+            env={**os.environ, **_GIT},
+            capture_output=True,
+            text=True,
+            timeout=_CLONE_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ForgeError(f"git clone: {error}", "try again, or clone it yourself") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        raise ForgeError(f"git clone: {said[0]}", "see that git can read it on this machine")
+    new.rename(target)
+    return target
+
+
+def _written(source: str, folder: Path, store: JobStore) -> Path:
+    blocks = store.blocks("f", source)
+    if not blocks:
+        raise ForgeError(f"{source}: no such file", "upload it again: POST /v1/files")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "examples.jsonl"
+    path.write_text("".join(blocks), encoding="utf-8")
+    return path
