@@ -1,0 +1,7 @@
+"""One file for each group of routes; each has a `router`."""
+
+from fastapi import APIRouter
+
+from forge_cli.serve.routes import health
+
+ROUTERS: list[APIRouter] = [health.router]
