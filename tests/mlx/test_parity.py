@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize, quantize
 
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.export.gguf import Weight, write_gguf
@@ -19,6 +21,7 @@ from forge_cli.models.llamacpp import LlamaCpp
 from tiny_families import FAMILIES, save_family
 from tiny_gguf import TEXTS, as_weights, encode, random_weights, save_tokenizer, tiny_config
 
+Q8_0 = GGMLQuantizationType.Q8_0
 Logits = Callable[[list[int]], np.ndarray]
 
 
@@ -64,6 +67,24 @@ def largest_kl(family: str) -> float:
     if family == "mixtral" or "experts" in family:
         return 0.3  # at the odd place where two experts are level, the other one may be taken
     return 2e-3 if family.startswith("gemma") else 1e-4  # gelu from a table of float16
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "gemma3"])
+def test_eight_bits_cost_what_they_cost_in_mlx(tmp_path: Path, family: str) -> None:
+    """A random model loses more to a type than a trained one: its own loss is the measure."""
+    out, logits, config, weights = build(tmp_path, family, "q8_0")
+    found = compare(out, mlx_logits=logits, prompts=prompts(tmp_path), quant="q8_0")
+    rounded = mlx_model(config, {name: in_eight_bits(value) for name, value in weights.items()})
+    own = [divergence(logits(ids), rounded(ids))[0] for _, ids in prompts(tmp_path)]
+    assert found.tokens_equal
+    # llama.cpp codes the other factor of each product, too.
+    assert found.mean_kl < 3 * float(np.concatenate(own).mean())
+
+
+def in_eight_bits(value: np.ndarray) -> np.ndarray:
+    if value.ndim < 2:
+        return value
+    return np.asarray(dequantize(quantize(value, Q8_0), Q8_0))
 
 
 def test_rows_left_unrotated_fail(tmp_path: Path) -> None:
