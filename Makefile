@@ -31,7 +31,8 @@ demo: $(STAMP) ## Train the embedded model on Forge's own source, judge it, expo
 	@PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh
 
 test: lint ## Lint, types and all tests
-	@$(BIN)/python -m pytest
+	@# A process for each core, each with one thread: tiny models gain nothing from more.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(STAMP) ## Style and types only
 	@$(BIN)/ruff check src tests benchmarks

@@ -146,7 +146,7 @@ def test_one_command_then_export_and_deploy(place: Path) -> None:
         assert f"tiny:latest is {version} now" in served.stderr
         assert ollama.models.keys() == {"tiny:latest", version}
         listed = run(place, "deploy", "--versions", *name, env=data)
-        assert "(served)" in listed.stderr and str(folder) in listed.stderr.replace("\n", "")
+        assert f"{version} (served)" in listed.stderr and " repo\n" in listed.stderr
         first = run(place, "deploy", "--rollback", *name, env=data)
         assert first.returncode == 1 and "no version before" in first.stderr
 

@@ -86,7 +86,8 @@ def _show(found: list, name: str, output: Output) -> None:  # type: ignore[type-
             one.name + " (served)" * one.served,
             one.entry.time if one.entry else one.modified[:19],
             f"{one.size / 1e6:.0f} MB",
-            one.entry.source if one.entry else "not deployed from here",
+            # The name alone, which fits; the whole path is in the registry.
+            Path(one.entry.source).name if one.entry else "not deployed from here",
         ]
         for one in found
     ]
