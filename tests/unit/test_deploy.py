@@ -316,6 +316,26 @@ def test_context_beyond_the_model_is_warned_of(gguf: Path) -> None:
     ]
 
 
+def test_a_longrope_model_wants_a_long_context(tmp_path: Path) -> None:
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "phi.gguf", "phi3")
+    writer.add_type("model")
+    writer.add_context_length(131072)
+    writer.add_rope_scaling_orig_ctx_len(4096)
+    writer.add_token_list(["<|end|>"])
+    writer.add_eos_token_id(0)
+    writer.add_chat_template(CHATML)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    for num_ctx, warned in ((4096, True), (8192, False)):
+        recorder = Recorder()
+        told = {"dry_run": True, "parameters": {"num_ctx": num_ctx}, "reporter": recorder}
+        deploy_to("x", tmp_path / "phi.gguf", **told)
+        assert any("training used the long ones" in line for line in recorder.warnings) is warned
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

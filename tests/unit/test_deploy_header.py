@@ -27,6 +27,7 @@ def test_header_is_what_the_reference_reader_says() -> None:
         architecture=fields["general.architecture"].contents(),
         context_length=fields["llama.context_length"].contents(),
         end_tokens=(fields["tokenizer.ggml.tokens"].contents()[end],),
+        short_context=None,
         template=fields["tokenizer.chat_template"].contents(),
         bos="<|im_start|>",
         eos="<|im_end|>",

@@ -196,6 +196,12 @@ def _describe(
     asked, limit = model.parameters["num_ctx"], header.context_length
     if isinstance(asked, int) and limit and asked > limit:
         reporter.warn(f"num_ctx {asked} is beyond the {limit} tokens that the model was made for")
+    short = header.short_context
+    if isinstance(asked, int) and short and asked <= short:
+        reporter.warn(
+            f"num_ctx {asked}: llama.cpp then uses the factors for a short context, training used "
+            f"the long ones; serve more than {short} tokens (num_ctx)"
+        )
     return model
 
 

@@ -29,6 +29,7 @@ class Header:
     kind: str  # general.type: "model", "adapter", "mmproj" …
     architecture: str
     context_length: int | None
+    short_context: int | None  # up to it a longrope model rotates otherwise than it was trained
     end_tokens: tuple[str, ...]  # text of the end-of-sequence and end-of-turn tokens
     template: str  # the chat template, in Jinja; empty if there is none
     bos: str  # text of the beginning-of-sequence token
@@ -76,6 +77,7 @@ def _header(values: Mapping[str, Any]) -> Header:
         kind=str(values.get("general.type", "model")),
         architecture=architecture,
         context_length=context if isinstance(context, int) else None,
+        short_context=_short_context(values, architecture),
         end_tokens=tuple(dict.fromkeys(filter(None, (text_of("eos"), text_of("eot"))))),
         template=str(values.get("tokenizer.chat_template") or ""),
         bos=text_of("bos"),
@@ -83,6 +85,15 @@ def _header(values: Mapping[str, Any]) -> Header:
         adds_bos=bool(values.get("tokenizer.ggml.add_bos_token", adds)),
         provenance={k: str(v) for k, v in values.items() if k.startswith("forge.")},
     )
+
+
+def _short_context(values: Mapping[str, Any], architecture: str) -> int | None:
+    # Only Phi has factors of both kinds, of which llama.cpp takes one by the context; mlx-lm trains
+    # with the long ones whatever the context.
+    found = values.get(f"{architecture}.rope.scaling.original_context_length")
+    whole = values.get(f"{architecture}.context_length")
+    longer = isinstance(found, int) and isinstance(whole, int) and whole > found
+    return found if longer and architecture == "phi3" else None
 
 
 def _key_values(stream: IO[bytes]) -> dict[str, Any]:
