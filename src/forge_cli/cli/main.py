@@ -14,7 +14,20 @@ from typing import Annotated, Any
 import typer
 
 from forge_cli import __version__
-from forge_cli.cli import config, deploy, doctor, export, mine, raft, recipes, train, validate
+from forge_cli.cli import (
+    config,
+    deploy,
+    doctor,
+    export,
+    jobs,
+    mine,
+    raft,
+    recipes,
+    serve,
+    train,
+    validate,
+    worker,
+)
 from forge_cli.cli import eval as evaluate
 from forge_cli.core.errors import ForgeError
 
@@ -62,9 +75,12 @@ for name, function in (
     ("eval", evaluate.evaluate),
     ("export", export.export),
     ("deploy", deploy.deploy),
+    ("serve", serve.serve),
+    ("worker", worker.worker),
     ("doctor", doctor.doctor),
 ):
     app.command(name)(_quiet_pipe(function))
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(config.app, name="config")
 

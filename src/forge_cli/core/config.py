@@ -270,7 +270,10 @@ RUNTIME = {
     "importance_rows", "min_examples", "max_rejects", "min_quality", "memory_limit",
     "save_every", "keep_last", "track", "hosts", "num_ctx", "smoke_questions", "keep_versions",
 }  # fmt: skip
-_ENV_NOT_SETTINGS = {"FORGE_ACCELERATOR", "FORGE_CACHE", "FORGE_DATA", "FORGE_RECIPE"}
+_ENV_NOT_SETTINGS = {
+    "FORGE_ACCELERATOR", "FORGE_CACHE", "FORGE_DATA", "FORGE_QUEUE", "FORGE_RECIPE", "FORGE_TOKEN",
+    "FORGE_URL",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -40,10 +41,11 @@ class Refused(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """The response of a problem."""
-    return JSONResponse(
-        problem.model_dump(),
+    # What was sent is quoted in it and may hold half characters, so only ASCII goes out.
+    return Response(
+        json.dumps(problem.model_dump()),
         status_code=problem.status,
         headers=headers,
         media_type="application/problem+json",
@@ -54,27 +56,27 @@ def install(app: FastAPI) -> None:
     """Let every error of the app be a problem; an unexpected one tells nothing of the inside."""
 
     @app.exception_handler(Refused)
-    async def _refused(_: Request, error: Refused) -> JSONResponse:
+    async def _refused(_: Request, error: Refused) -> Response:
         return answer(error.problem, error.headers)
 
     @app.exception_handler(Conflict)
-    async def _conflict(_: Request, error: Conflict) -> JSONResponse:
+    async def _conflict(_: Request, error: Conflict) -> Response:
         return answer(Problem(title="Conflict", status=409, detail=str(error)))
 
     @app.exception_handler(UsageError)
-    async def _usage(_: Request, error: UsageError) -> JSONResponse:
+    async def _usage(_: Request, error: UsageError) -> Response:
         return answer(
             Problem(title="Bad request", status=422, detail=error.message, hint=error.hint)
         )
 
     @app.exception_handler(ForgeError)
-    async def _forge(_: Request, error: ForgeError) -> JSONResponse:
+    async def _forge(_: Request, error: ForgeError) -> Response:
         return answer(
             Problem(title="Not possible now", status=503, detail=error.message, hint=error.hint)
         )
 
     @app.exception_handler(RequestValidationError)
-    async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def _validation(_: Request, error: RequestValidationError) -> Response:
         found = [
             {"where": ".".join(str(part) for part in one["loc"]), "what": one["msg"]}
             for one in error.errors()
@@ -82,10 +84,10 @@ def install(app: FastAPI) -> None:
         return answer(Problem(title="Bad request", status=422, errors=found))
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+    async def _http(_: Request, error: HTTPException) -> Response:
         headers = dict(error.headers) if error.headers else None
         return answer(Problem(title=str(error.detail), status=error.status_code), headers)
 
     @app.exception_handler(Exception)
-    async def _unexpected(_: Request, error: Exception) -> JSONResponse:
+    async def _unexpected(_: Request, error: Exception) -> Response:
         return answer(Problem(title="Internal error", status=500, hint="see the server's log"))

@@ -18,12 +18,14 @@ class Limits:
     Attributes:
         body: bytes of a JSON body. upload: bytes of a file. rows: lines of a file.
         per_minute: requests of one client that change something.
+        streams: event streams that are open at once.
     """
 
     body: int = 1 << 20
     upload: int = 64 << 20
     rows: int = 200_000
     per_minute: int = 120
+    streams: int = 2000
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ Begin = Callable[[Job, Path], tuple[list[list[str]], Mapping[str, str]]]
 
 _INSIST = 45.0  # seconds from the first signal to the last, beyond the child's own patience
 
+_SECRET = {"FORGE_TOKEN", "FORGE_QUEUE"}  # what the service is told, which is no job's business
+
 
 class Attempt:
     """Runs in a thread of the worker's."""
@@ -69,7 +71,7 @@ class Attempt:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=self.folder,
-            env={**os.environ, **more},
+            env={k: v for k, v in os.environ.items() if k not in _SECRET} | dict(more),
             start_new_session=True,
         )
         for stream, take in (

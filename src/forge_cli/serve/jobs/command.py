@@ -36,10 +36,10 @@ def commands_of(job: Job, source: str, folder: Path) -> list[list[str]]:
     return [train]
 
 
-def environment_of(job: Job) -> dict[str, str]:
+def environment_of(job: Job, *, execute: bool = False) -> dict[str, str]:
     """The job's options as `FORGE_*` variables: not in the list of processes, unlike flags."""
     told = {}
-    for name, value in check_options(job.spec.options).items():
+    for name, value in check_options(job.spec.options, execute=execute).items():
         told[f"FORGE_{name.upper()}"] = value if isinstance(value, str) else json.dumps(value)
     return told
 
@@ -50,17 +50,25 @@ def begin_with(home: Path, allowed: Allowed, store: JobStore) -> Begin:
     def begin(job: Job, folder: Path) -> tuple[list[list[str]], Mapping[str, str]]:
         source = prepare(job.spec.source, folder, allowed, store)
         turns = {VARIABLE: str(home / "accelerator.lock")}
-        return commands_of(job, source, folder), environment_of(job) | turns
+        # A user's own file may allow it to commands by hand, which is no word about jobs.
+        told = {} if allowed.execute else {"FORGE_EXECUTE": "false"}
+        told |= environment_of(job, execute=allowed.execute)
+        return commands_of(job, source, folder), told | turns
 
     return begin
 
 
 # Which would run code of the repository, reach other machines, or write to others' names.
 FORBIDDEN = {"execute", "test_command", "hosts", "host", "teacher_url", "adapters"}
+# Of these, what a worker that was started to allow it lets jobs have.
+EXECUTING = {"execute", "test_command"}
 
 
-def check_options(options: dict[str, object]) -> dict[str, object]:
+def check_options(options: dict[str, object], *, execute: bool = False) -> dict[str, object]:
     """The options, if each is a setting that a job may have and the values are right.
+
+    Args:
+        execute: those that let generated code run are open, too.
 
     Raises:
         UsageError: one is unknown, forbidden, or of a wrong value; which is said.
@@ -68,7 +76,7 @@ def check_options(options: dict[str, object]) -> dict[str, object]:
     from forge_cli.core.config import checked
 
     for name in options:
-        if name in FORBIDDEN:
+        if name in FORBIDDEN - (EXECUTING if execute else set()):
             raise UsageError(f"options.{name}: not open to jobs", "start forge train by hand")
         if name not in Settings.model_fields:
             raise UsageError(f"options.{name}: unknown setting", "see: forge config show")

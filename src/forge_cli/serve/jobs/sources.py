@@ -30,10 +30,12 @@ class Allowed:
 
     Attributes:
         folders: and all below them. hosts: of git URLs, such as github.com.
+        execute: jobs may run generated code and a repository's tests.
     """
 
     folders: Sequence[Path] = ()
     hosts: Sequence[str] = ()
+    execute: bool = False
 
 
 def check_source(source: str, allowed: Allowed) -> None:
@@ -46,10 +48,8 @@ def check_source(source: str, allowed: Allowed) -> None:
     if "\0" in source:
         raise UsageError("source: not a path", "give a folder, a git URL or the id of a file")
     # Resolved, so that neither .. nor a link leads out of what is allowed.
-    path = Path(source).resolve()
-    if not Path(source).is_absolute() or not any(
-        path.is_relative_to(folder.resolve()) for folder in allowed.folders
-    ):
+    path = Path(source)
+    if not path.is_absolute() or not is_within(path, allowed):
         raise UsageError(
             f"source {source}: not in a folder that this server may read",
             "start it with --allow FOLDER",
@@ -70,6 +70,15 @@ def prepare(source: str, folder: Path, allowed: Allowed, store: JobStore) -> str
     if is_git(source):
         return str(_cloned(source, folder))
     return str(Path(source).resolve())
+
+
+def is_within(path: Path, allowed: Allowed) -> bool:
+    """Whether a path, with its links followed, is in a folder that jobs may read."""
+    try:
+        found = path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return False
+    return any(found.is_relative_to(folder.resolve()) for folder in allowed.folders)
 
 
 def is_file(source: str) -> bool:

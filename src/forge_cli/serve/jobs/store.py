@@ -76,6 +76,11 @@ class JobStore:
                 self.storage.put_data(f"s:{job_id}", job.model_dump_json().encode())
         return [jobs[job_id] for job_id in ids]
 
+    def behind(self, jobs: Iterable[Job]) -> list[str]:
+        """The ids of those to which something happened since they were read."""
+        keys = {f"e:{job.id}:{job.events + 1}": job.id for job in jobs}
+        return [keys[key] for key in self._read(keys)]
+
     def add(self, job_id: str, kind: Kind, **more: Any) -> Job:
         """Write an event down, after whatever others write meanwhile.
 
@@ -150,16 +155,17 @@ class JobStore:
             at += 1
         return at + 1
 
-    def blocks(self, kind: str, job_id: str, start: int = 0) -> list[str]:
-        """The blocks of log or metrics from number `start` on."""
+    def blocks(self, kind: str, job_id: str, start: int = 0, most: int | None = None) -> list[str]:
+        """The blocks of log or metrics from number `start` on; not many more than `most`."""
         found: list[str] = []
-        while True:
+        while most is None or len(found) < most:
             keys = [f"{kind}:{job_id}:{start + len(found) + n}" for n in range(50)]
             read = self._read(keys)
             for key in keys:
                 if key not in read:
                     return found
                 found.append(read[key].decode())
+        return found
 
     def remove(self, job_id: str) -> None:
         """Take a job that is over out of sight, with its log and its metrics.

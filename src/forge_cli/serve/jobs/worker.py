@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -14,11 +15,14 @@ from typing import Any
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.serve.jobs.attempt import Attempt, Begin
 from forge_cli.serve.jobs.job import Conflict, Job, now
+from forge_cli.serve.jobs.retention import remove_old
 from forge_cli.serve.jobs.store import JobStore
 
 LEASE = 30.0  # seconds without a heartbeat after which a worker is taken for gone
 TRIES = 3  # times that a job may be lost, or meet a fault that can pass
 BACK_OFF = 10.0  # seconds before it is tried again; doubled each time
+
+_CLEAR_EVERY = 3600.0  # seconds
 
 
 class Worker:
@@ -28,6 +32,7 @@ class Worker:
         home: folder of the jobs' folders. begin: what a job runs, in its folder.
         slots: jobs at once; those that need the accelerator wait for one another by a lock.
         lease, back_off: seconds.
+        keep_days: after which jobs that are over are removed; 0: never.
     """
 
     def __init__(
@@ -39,10 +44,12 @@ class Worker:
         slots: int = 2,
         lease: float = LEASE,
         back_off: float = BACK_OFF,
+        keep_days: float = 0,
         reporter: Reporter = SILENT,
     ) -> None:
         self.store, self.home, self.begin = store, home, begin
         self.slots, self.lease, self.back_off = slots, lease, back_off
+        self.keep_days = keep_days
         self.reporter = reporter
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.stopping = threading.Event()
@@ -55,12 +62,16 @@ class Worker:
         Args:
             clock: seconds, of which only differences count.
         """
-        looked = -self.lease
+        looked = cleared = -math.inf
         while not self.stopping.is_set():
             self._running = {k: t for k, t in self._running.items() if t.is_alive()}
             if clock() - looked >= self.lease / 3:
                 looked = clock()
                 self._take_over(looked)
+            if self.keep_days and clock() - cleared >= _CLEAR_EVERY:
+                cleared = clock()
+                for job_id in remove_old(self.store, self.home, self.keep_days):
+                    self.reporter.note(f"{job_id}: removed, as it ended {self.keep_days} days ago")
             if len(self._running) < self.slots and self._claim():
                 continue
             # The queue only wakes: which job is next, the store says.

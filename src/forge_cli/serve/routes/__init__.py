@@ -2,6 +2,6 @@
 
 from fastapi import APIRouter
 
-from forge_cli.serve.routes import health
+from forge_cli.serve.routes import health, jobs, output, prometheus
 
-ROUTERS: list[APIRouter] = [health.router]
+ROUTERS: list[APIRouter] = [health.router, prometheus.router, jobs.router, output.router]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from pydantic import BaseModel
 
 from forge_cli import __version__
-from forge_cli.serve.services import Services, services
+from forge_cli.serve.openapi import problems
+from forge_cli.serve.problems import Refused
+from forge_cli.serve.routes.jobs import Watching
 
 router = APIRouter(tags=["health"])
 
@@ -25,8 +25,9 @@ async def healthz() -> Health:
     return Health(version=__version__)
 
 
-@router.get("/readyz")
-def readyz(found: Annotated[Services, Depends(services)]) -> Health:
-    """The queue answers, too."""
-    found.store.count()
+@router.get("/readyz", responses=problems(503))
+async def readyz(watching: Watching) -> Health:
+    """The queue answered the last time it was looked at, a moment ago."""
+    if watching.error:
+        raise Refused(503, "The queue does not answer", hint="see the server's log")
     return Health(version=__version__)
