@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 FORGE = [sys.executable, "-m", "forge_cli"]
-COMMANDS = ["mine", "raft", "validate", "train", "eval", "export", "deploy", "doctor"]
+COMMANDS = [
+    "mine", "raft", "validate", "train", "eval", "export", "deploy", "serve", "worker", "doctor",
+    "jobs ls", "jobs show", "jobs logs", "jobs cancel", "jobs pause", "jobs resume", "jobs retry",
+    "jobs rm",
+]  # fmt: skip
 
 
 def forge(
@@ -50,7 +54,7 @@ def fails(done: subprocess.CompletedProcess[bytes], code: int, *words: str) -> N
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
-    done = forge(command, "-h", cwd=tmp_path, COLUMNS="100")
+    done = forge(*command.split(), "-h", cwd=tmp_path, COLUMNS="100")
     text = done.stdout.decode()
     assert done.returncode == 0 and "Example: forge" in " ".join(text.split())
     assert all(option in text for option in ("--json", "--quiet", "--verbose"))
@@ -113,6 +117,14 @@ def test_bad_settings(repo: Path, tmp_path: Path) -> None:
     done = forge("train", str(repo), "--model", "smolm2-135m", cwd=tmp_path)
     fails(done, 2, "unknown model", "smollm2-135m")
     fails(forge("train", str(repo), "--init", "svd", cwd=tmp_path), 2, "init")
+
+
+def test_the_service_refuses_what_is_unsafe_or_not_there(tmp_path: Path) -> None:
+    home = ("--home", str(tmp_path / "home"), "--workers", "0")
+    fails(forge("serve", "--host", "0.0.0.0", *home, cwd=tmp_path), 2, "--token-file")
+    fails(forge("serve", "--allow", "none", *home, cwd=tmp_path), 2, "no such folder")
+    fails(forge("worker", "--queue", "mysql://x", cwd=tmp_path, HOME=str(tmp_path)), 2, "--queue")
+    fails(forge("jobs", "ls", "--url", "http://127.0.0.1:9", cwd=tmp_path), 1, "start forge serve")
 
 
 def test_a_dead_stage_stops_the_pipe(repo: Path, tmp_path: Path) -> None:

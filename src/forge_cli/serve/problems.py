@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.serve.jobs import Conflict
@@ -84,10 +85,22 @@ def install(app: FastAPI) -> None:
         return answer(Problem(title="Bad request", status=422, errors=found))
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> Response:
-        headers = dict(error.headers) if error.headers else None
+    async def _http(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers) if error.headers else {}
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_methods(app, request))
         return answer(Problem(title=str(error.detail), status=error.status_code), headers)
 
     @app.exception_handler(Exception)
     async def _unexpected(_: Request, error: Exception) -> Response:
         return answer(Problem(title="Internal error", status=500, hint="see the server's log"))
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """What the path can be asked for, by all of its routes; the one that refused knows its own."""
+    found: set[str] = set()
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"):
+        scope = dict(request.scope) | {"method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in app.routes):
+            found.add(method)
+    return sorted(found)

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from forge_cli.serve.jobs.job import Event, Job, State
 
+NAME = r"^([A-Za-z0-9][A-Za-z0-9._:/-]*)?$"
+"""Of a model that is served; nothing that could be taken for a flag."""
+
 
 class FineTune(BaseModel):
     """POST /fine-tune.
@@ -22,7 +25,7 @@ class FineTune(BaseModel):
     source: str = Field(min_length=1, max_length=4096)
     options: dict[str, Any] = Field(default_factory=dict)
     export: bool = False
-    deploy: str = Field("", max_length=200)
+    deploy: str = Field("", max_length=200, pattern=NAME)
     priority: int = Field(0, ge=-100, le=100)
     tags: dict[str, str] = Field(default_factory=dict, max_length=16)
 

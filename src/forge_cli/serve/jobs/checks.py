@@ -13,24 +13,26 @@ from forge_cli.serve.jobs.command import check_options
 from forge_cli.serve.jobs.job import Spec
 from forge_cli.serve.jobs.sources import Allowed, check_source, is_within
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$"
-"""Of a model that is served; nothing that could be taken for a flag."""
-
 # Settings that may name a file or a folder of this machine.
 _PATHS = ("model", "suites", "sides", "teacher", "judge")
 _LOCAL = re.compile(r"^(/|~|\.\.?(/|$))|(^|/)\.\.(/|$)|\.(gguf|ya?ml|jsonl?)$")
 
 
+class NotAllowed(UsageError):
+    """What is asked for is right, and this server may not do it."""
+
+
 def check_spec(spec: Spec, allowed: Allowed) -> None:
-    """Raise UsageError unless this server may run it."""
-    check_source(spec.source, allowed)
-    check_settings(spec, allowed)
+    """Say no to what this server cannot or may not run.
 
-
-def check_settings(spec: Spec, allowed: Allowed) -> None:
-    """The part of it that is not its source."""
-    if spec.deploy and not re.fullmatch(NAME, spec.deploy):
-        raise UsageError("deploy: not a name of a model", "letters, digits and . _ : / -")
+    Raises:
+        NotAllowed: the source, or a file among the options, is not open to jobs.
+        UsageError: an option is unknown, forbidden or wrong.
+    """
+    try:
+        check_source(spec.source, allowed)
+    except UsageError as error:
+        raise NotAllowed(error.message, error.hint) from None
     try:
         # What Python writes and reads, but neither JSON nor a queue must.
         json.dumps(spec.model_dump(), allow_nan=False, ensure_ascii=False).encode()
@@ -42,7 +44,7 @@ def check_settings(spec: Spec, allowed: Allowed) -> None:
             path = text.split(":", 1)[1] if re.match(r"(mlx|checkpoint):", text) else text
             path = path.removesuffix("+examples")
             if _LOCAL.search(path) and not is_within(Path(path), allowed):
-                raise UsageError(
+                raise NotAllowed(
                     f"options.{name}: {text}: not in a folder that this server may read",
                     "start it with --allow FOLDER",
                 )

@@ -82,7 +82,14 @@ def check_options(options: dict[str, object], *, execute: bool = False) -> dict[
             raise UsageError(f"options.{name}: unknown setting", "see: forge config show")
     checked(options, dict.fromkeys(options, "options"))
     for name, value in options.items():
-        # What environment and file would read otherwise than it was sent.
-        if isinstance(value, str) and yaml.safe_load(value) != value:
+        if isinstance(value, str) and not _reads_alike(value):
             options = options | {name: json.dumps(value)}
     return options
+
+
+def _reads_alike(text: str) -> bool:
+    """Whether the environment reads it as it was sent."""
+    try:
+        return bool(yaml.safe_load(text) == text)
+    except yaml.YAMLError:
+        return False

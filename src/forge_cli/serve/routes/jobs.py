@@ -8,11 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from forge_cli.core.errors import UsageError
 from forge_cli.serve.jobs import Conflict, Spec
-from forge_cli.serve.jobs.checks import check_settings
+from forge_cli.serve.jobs.checks import NotAllowed, check_spec
 from forge_cli.serve.jobs.job import Kind, State
-from forge_cli.serve.jobs.sources import check_source
 from forge_cli.serve.openapi import problems
 from forge_cli.serve.problems import Refused
 from forge_cli.serve.schemas import FineTune, JobPage, JobView
@@ -71,10 +69,9 @@ def fine_tune(asked: FineTune, found: Found, watching: Watching, key: Key = None
     """Queue a job; it is checked now, and answered before it begins."""
     spec = Spec(**asked.model_dump())
     try:
-        check_source(spec.source, found.allowed)
-    except UsageError as error:
-        raise Refused(403, "Source not allowed", error.message, error.hint) from None
-    check_settings(spec, found.allowed)
+        check_spec(spec, found.allowed)
+    except NotAllowed as error:
+        raise Refused(403, "Not allowed", error.message, error.hint) from None
     job, _ = found.store.create(spec, key or "")
     if job.removed:
         raise Conflict(f"{job.id}: is removed, and its Idempotency-Key was used")

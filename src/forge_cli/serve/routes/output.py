@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi import Path as InPath
@@ -27,7 +27,7 @@ OfPath = Annotated[Known, Depends(known_job)]
 LastId = Annotated[
     str, Header(alias="Last-Event-ID", max_length=64, description="`id` of the last message seen")
 ]
-_STREAM = {200: content("text/event-stream")}
+_STREAM: dict[int | str, dict[str, Any]] = {200: content("text/event-stream")}
 _BYTES = content("application/octet-stream", binary=True)
 # A report is a page of its own; it holds text of the repository, and must not act as this site.
 _REPORT_POLICY = (
