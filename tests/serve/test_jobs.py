@@ -17,9 +17,10 @@ import pytest
 from queues import queue_urls
 
 from forge_cli.core.errors import ForgeError, UsageError
+from forge_cli.core.events import SILENT
 from forge_cli.serve.jobs import Conflict, Job, JobStore, Spec
 from forge_cli.serve.jobs.command import check_options, commands_of, environment_of
-from forge_cli.serve.jobs.output import Output
+from forge_cli.serve.jobs.output import Output, Tail
 from forge_cli.serve.jobs.sources import Allowed, check_source, prepare
 from forge_cli.serve.jobs.storage import open_storage
 from forge_cli.serve.jobs.worker import Worker
@@ -330,3 +331,37 @@ def test_output_keeps_whole_lines() -> None:
     output.take_stderr("two")
     assert output.new_text() == "one\n" and output.new_text() == ""
     assert output.new_text(all_of_it=True) == "two"
+
+
+def test_output_knows_the_progress_of_every_stage() -> None:
+    output = Output()
+    output.take_stderr('{"progress": "base: answers: 3/10"}\n')
+    told = {"stage": "base: answers", "done": 3, "total": 10, "detail": ""}
+    assert output.progress() == told
+    output.take_stderr('{"progress": "training: 4/9 loss 2.1 · 0:48 min left"}\n')
+    assert output.progress()["detail"] == "loss 2.1 · 0:48 min left"
+
+
+def test_a_validation_that_comes_into_a_row_is_told(tmp_path: Path) -> None:
+    from forge_cli.models.backend import nn
+    from forge_cli.train.callbacks.metrics import Metrics
+    from forge_cli.train.callbacks.protocol import Run, Validation
+    from forge_cli.train.step import Step
+
+    run = Run(nn.Module(), tmp_path, 2, 1, SILENT)
+    metrics, tail = Metrics(), Tail(tmp_path / "metrics.jsonl")
+    told: list[list[tuple[int, float | None]]] = []
+
+    def look() -> None:
+        rows = [json.loads(line) for line in tail.new_lines()]
+        told.append([(row["step"], row.get("valid_loss")) for row in rows])
+
+    for step in (1, 2, 3):
+        metrics.on_step(run, Step(step, 1.5, 0.1, 1.0, 9, 3, 0.1, 7, 7, 9, 1))
+        if step < 3:
+            look()
+        if step == 2:
+            metrics.on_validation(run, Validation(2, 0.5, True, 0.1, 7, [(2, 0.5)]))
+    look()
+    look()
+    assert told == [[(1, None)], [(2, None)], [(2, 0.5), (3, None)], []]

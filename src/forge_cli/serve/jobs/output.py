@@ -11,7 +11,7 @@ from typing import Any
 
 _BLOCK = 64 * 1024  # characters of log that are written at once
 _MOST = 4 << 20  # characters of log that wait to be written; beyond it the oldest go
-_TASK = re.compile(r"^(?P<stage>[\w .-]+): (?P<done>\d+)(?:/(?P<total>\d+))?(?: (?P<detail>.*))?$")
+_TASK = re.compile(r"^(?P<stage>.+?): (?P<done>\d+)(?:/(?P<total>\d+))?(?: (?P<detail>.*))?$")
 
 
 class Output:
@@ -80,19 +80,26 @@ class Output:
 
 
 class Tail:
-    """The lines that are added to a file."""
+    """The lines that are added to a file, whose last line may be written anew."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._at = path, 0
+        self._last = b""  # the line at `_at`, told already
 
     def new_lines(self) -> list[str]:
-        """Whole lines since the last call; [] where there is no file yet."""
+        """Whole lines since the last call; [] where there is no file yet.
+
+        A validation comes into the row of its step, which then is told again.
+        """
         try:
             with open(self.path, "rb") as stream:
                 stream.seek(self._at)
                 data = stream.read(1 << 20)
         except OSError:
             return []
-        end = data.rfind(b"\n") + 1
-        self._at += end
-        return data[:end].decode(errors="replace").splitlines(keepends=True)
+        lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
+        if not lines:
+            return []
+        before, self._last = self._last, lines[-1]
+        self._at += sum(map(len, lines[:-1]))
+        return [line.decode(errors="replace") for line in lines if line != before]
