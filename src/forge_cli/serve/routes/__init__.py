@@ -2,6 +2,8 @@
 
 from fastapi import APIRouter
 
-from forge_cli.serve.routes import health, jobs, output, prometheus
+from forge_cli.serve.routes import health, jobs, output, page, prometheus
 
-ROUTERS: list[APIRouter] = [health.router, prometheus.router, jobs.router, output.router]
+ROUTERS: list[APIRouter] = [
+    health.router, prometheus.router, jobs.router, output.router, page.router,
+]  # fmt: skip
