@@ -28,6 +28,7 @@ from typing import Any
 from forge_cli.core.errors import ForgeError
 from forge_cli.models.llama_server import LlamaServer
 from ollama_create import DIGEST, Manifest, Refused, check_create, create, full_name, go_syntax
+from ollama_v1 import completions
 
 VERSION = "0.34.2"
 
@@ -161,6 +162,7 @@ class Handler(BaseHTTPRequestHandler):
                 "/api/copy": self._copy,
                 "/api/generate": self._generate,
                 "/api/pull": self._pull,
+                "/v1/chat/completions": lambda: completions(self),
             }
         )
 

@@ -79,6 +79,15 @@ class LlamaServer:
             self.stop()
             raise
 
+    @property
+    def url(self) -> str:
+        """Where it answers, by OpenAI's routes too."""
+        return self._url
+
+    def runs(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
+
     def _wait(self) -> None:
         deadline = time.monotonic() + _START
         while not self._healthy():

@@ -11,6 +11,7 @@ from forge_cli import __version__
 from forge_cli.serve import openapi, problems
 from forge_cli.serve.limits import Limited
 from forge_cli.serve.observed import Figures, Observed
+from forge_cli.serve.openai_form import OpenAIErrors
 from forge_cli.serve.routes import ROUTERS
 from forge_cli.serve.security import Guard, Headed
 from forge_cli.serve.services import Services
@@ -41,6 +42,7 @@ def create_app(found: Services) -> FastAPI:
     app.add_middleware(Headed)
     for router in ROUTERS:
         app.include_router(router)
+    app.add_middleware(OpenAIErrors)  # the last to be added is the first to be asked
     return app
 
 

@@ -17,6 +17,7 @@ class Limits:
 
     Attributes:
         body: bytes of a JSON body. upload: bytes of a file. rows: lines of a file.
+        stored: bytes of all uploaded files together.
         per_minute: requests of one client that change something.
         streams: event streams that are open at once.
     """
@@ -24,6 +25,7 @@ class Limits:
     body: int = 1 << 20
     upload: int = 64 << 20
     rows: int = 200_000
+    stored: int = 2 << 30
     per_minute: int = 120
     streams: int = 2000
 

@@ -48,7 +48,10 @@ def begin_with(home: Path, allowed: Allowed, store: JobStore) -> Begin:
     """What a worker begins a job with: the ordinary pipeline, in turns on the accelerator."""
 
     def begin(job: Job, folder: Path) -> tuple[list[list[str]], Mapping[str, str]]:
-        source = prepare(job.spec.source, folder, allowed, store)
+        validation, options = job.spec.validation, job.spec.options
+        source = prepare(
+            job.spec.source, folder, allowed, store, validation=validation, options=options
+        )
         turns = {VARIABLE: str(home / "accelerator.lock")}
         # A user's own file may allow it to commands by hand, which is no word about jobs.
         told = {} if allowed.execute else {"FORGE_EXECUTE": "false"}

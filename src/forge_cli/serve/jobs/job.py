@@ -35,6 +35,7 @@ class Spec(BaseModel):
         export: whether a GGUF is written after training. deploy: name to serve it under; empty: no.
         priority: the higher one goes first.
         tags: for those who asked, such as a suffix of the model's name.
+        validation: the id of an uploaded file to validate on; empty: a share of the source.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +46,7 @@ class Spec(BaseModel):
     deploy: str = ""
     priority: int = Field(0, ge=-100, le=100)
     tags: dict[str, str] = Field(default_factory=dict)
+    validation: str = Field("", max_length=64)
 
 
 class Event(BaseModel):

@@ -6,15 +6,16 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from forge_cli.core.errors import ForgeError, UsageError
+from forge_cli.serve.jobs.files import NAME, rows_to_train
 from forge_cli.serve.jobs.store import JobStore
 
-_FILE = re.compile(r"file-[0-9a-f]{24}")
 # Nothing else may be asked for: no helper programs, no questions, no local files by git.
 _GIT = {
     "GIT_TERMINAL_PROMPT": "0",
@@ -58,15 +59,29 @@ def check_source(source: str, allowed: Allowed) -> None:
         raise UsageError(f"source {source}: no such folder", "give a repository")
 
 
-def prepare(source: str, folder: Path, allowed: Allowed, store: JobStore) -> str:
+def prepare(
+    source: str,
+    folder: Path,
+    allowed: Allowed,
+    store: JobStore,
+    *,
+    validation: str = "",
+    options: Mapping[str, Any] | None = None,
+) -> str:
     """The path that the pipeline gets; clones or writes into `folder` what is not here yet.
+
+    Args:
+        validation: the id of a file to validate on, beside a file. options: the job's.
 
     Raises:
         UsageError: not allowed. ForgeError: git fails, or the file is gone.
     """
     check_source(source, allowed)
     if is_file(source):
-        return str(_written(source, folder, store))
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "examples.jsonl"
+        path.write_bytes(rows_to_train(source, validation, options or {}, store))
+        return str(path)
     if is_git(source):
         return str(_cloned(source, folder))
     return str(Path(source).resolve())
@@ -83,7 +98,7 @@ def is_within(path: Path, allowed: Allowed) -> bool:
 
 def is_file(source: str) -> bool:
     """Whether it is the id of an uploaded file."""
-    return bool(_FILE.fullmatch(source))
+    return bool(NAME.fullmatch(source))
 
 
 def is_git(source: str) -> bool:
@@ -129,13 +144,3 @@ def _cloned(source: str, folder: Path) -> Path:
         raise ForgeError(f"git clone: {said[0]}", "see that git can read it on this machine")
     new.rename(target)
     return target
-
-
-def _written(source: str, folder: Path, store: JobStore) -> Path:
-    blocks = store.blocks("f", source)
-    if not blocks:
-        raise ForgeError(f"{source}: no such file", "upload it again: POST /v1/files")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "examples.jsonl"
-    path.write_text("".join(blocks), encoding="utf-8")
-    return path

@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
-from forge_cli.serve.routes import health, jobs, output, page, prometheus
+from forge_cli.serve.routes import health, jobs, openai, output, page, prometheus
 
 ROUTERS: list[APIRouter] = [
     health.router, prometheus.router, jobs.router, output.router, page.router,
+    openai.router,
 ]  # fmt: skip

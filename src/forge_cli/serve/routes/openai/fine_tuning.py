@@ -1,0 +1,270 @@
+"""`/v1/fine_tuning/jobs`: the same jobs as under /jobs, as OpenAI's clients ask for them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from forge_cli.core.config import Settings
+from forge_cli.serve.jobs import Job, JobStore, Spec
+from forge_cli.serve.jobs.command import check_options
+from forge_cli.serve.jobs.files import FileStore
+from forge_cli.serve.jobs.job import Kind
+from forge_cli.serve.jobs.store import is_name, number_of
+from forge_cli.serve.openai_form import wrong
+from forge_cli.serve.problems import Refused
+from forge_cli.serve.routes.openai.job_objects import (
+    MULTIPLIER,
+    SUFFIX,
+    CheckpointList,
+    EventList,
+    FineTuningJob,
+    Hyperparameters,
+    JobList,
+    checkpoints,
+    job_events,
+    job_object,
+)
+from forge_cli.serve.services import Services, services
+
+router = APIRouter()
+Found = Annotated[Services, Depends(services)]
+After = Annotated[str, Query(max_length=64)]
+
+
+class HowTo(BaseModel):
+    """Hyperparameters of a method."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hyperparameters: Hyperparameters | None = None
+
+
+class DpoHyperparameters(Hyperparameters):
+    """Those of preferences."""
+
+    beta: Literal["auto"] | float = Field(default="auto", gt=0, le=100)
+
+
+class DpoHowTo(BaseModel):
+    """Hyperparameters of preferences."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hyperparameters: DpoHyperparameters | None = None
+
+
+class Method(BaseModel):
+    """What to train by."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["supervised", "dpo"] = "supervised"
+    supervised: HowTo | None = None
+    dpo: DpoHowTo | None = None
+
+
+class CreateJob(BaseModel):
+    """POST /v1/fine_tuning/jobs.
+
+    Attributes:
+        model: the base: a built-in, a Hugging Face id, a folder, a .gguf.
+        options: beyond OpenAI's: settings of `forge train` by name (`extra_body` of its client).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(min_length=1, max_length=1000)
+    training_file: str = Field(max_length=64)
+    validation_file: str | None = Field(default=None, max_length=64)
+    hyperparameters: Hyperparameters | None = None
+    method: Method | None = None
+    suffix: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^[\w.-]+$")
+    seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    metadata: dict[str, str] | None = Field(default=None, max_length=16)
+    integrations: list[Any] | None = Field(default=None, max_length=0)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+@router.post("/fine_tuning/jobs")
+def create(
+    body: CreateJob,
+    found: Found,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> FineTuningJob:
+    """Queue a job; its model is exported, so that one can chat with it."""
+    kind = _check_files(body, found)
+    tags = dict(body.metadata or {})
+    for name, value in tags.items():
+        if len(name) > 64 or len(value) > 512 or name.startswith("openai."):
+            raise wrong(f"metadata.{name[:64]}", "at most 64 and 512 characters, no openai.…")
+    if body.suffix:
+        tags[SUFFIX] = body.suffix
+    options = {**_options(body, tags, kind), **body.options, "model": body.model}
+    spec = Spec(
+        source=body.training_file, validation=body.validation_file or "", export=True, tags=tags,
+        options=check_options(options), priority=0,
+    )  # fmt: skip
+    job, _ = found.store.create(spec, idempotency_key or "")
+    return job_object(job, found.store)
+
+
+def _check_files(body: CreateJob, found: Services) -> str:
+    """The kind of rows; Refused unless the files are there and go together."""
+    files = FileStore(found.store)
+    training = files.find(body.training_file)
+    if training is None:
+        raise wrong("training_file", "no such file", "upload it: POST /v1/files")
+    if body.validation_file:
+        validation = files.find(body.validation_file)
+        if validation is None:
+            raise wrong("validation_file", "no such file", "upload it: POST /v1/files")
+        if validation.kind != training.kind:
+            raise wrong("validation_file", f"{validation.kind} rows beside {training.kind} rows")
+    elif training.kind == "chat" and training.different < 2:
+        raise wrong(
+            "training_file",
+            "one chat: another is needed to validate on",
+            "add rows, or name a validation_file",
+        )
+    return training.kind
+
+
+def _options(body: CreateJob, tags: dict[str, str], kind: str) -> dict[str, Any]:
+    method = body.method or Method()
+    is_dpo = method.type == "dpo"
+    if is_dpo != (kind == "preference"):
+        raise wrong(
+            "method.type",
+            f"{method.type} does not train on {kind} rows",
+            "dpo takes preference records, supervised chats or example records",
+        )
+    own = method.dpo if is_dpo else method.supervised
+    how = (own.hyperparameters if own else None) or body.hyperparameters or Hyperparameters()
+    options: dict[str, Any] = {"loss": "dpo"} if is_dpo else {}
+    if body.seed is not None:
+        options["seed"] = body.seed
+    if how.n_epochs != "auto":
+        options["epochs"] = float(how.n_epochs)
+    if how.batch_size != "auto":
+        # Rows that are packed run as one batch, and a step is a number of batches.
+        options |= {"accumulate": how.batch_size, "packing": False}
+    times = how.learning_rate_multiplier
+    if times != "auto":
+        tags[MULTIPLIER] = str(times)
+        if times != 1:
+            options["learning_rate"] = times * _suited_rate(body, is_dpo)
+    if isinstance(how, DpoHyperparameters) and how.beta != "auto":
+        options["beta"] = how.beta
+    return options
+
+
+def _suited_rate(body: CreateJob, is_dpo: bool) -> float:
+    """What 1 stands for: the rate that Forge takes by the width of the model."""
+    from forge_cli.models.resolve import BUILT_IN, public_name, resolve
+    from forge_cli.train.schedules import suited_rate
+
+    if body.model not in BUILT_IN and public_name(body.model) == body.model:
+        raise wrong(
+            "hyperparameters.learning_rate_multiplier",
+            f"the rate that suits {body.model} is known when the model is here",
+            'send options.learning_rate instead, or leave it "auto"',
+        )
+    config = json.loads((resolve(body.model) / "config.json").read_bytes())
+    init = str(body.options.get("init", Settings.model_fields["init"].default))
+    return suited_rate(config, init, "dpo" if is_dpo else "sft")
+
+
+@router.get("/fine_tuning/jobs")
+def list_jobs(
+    request: Request,
+    found: Found,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: After = "",
+) -> JobList:
+    """The newest first; `metadata[name]=value` chooses among them."""
+    if after and not is_name(after):
+        raise wrong("after", "no such job")
+    wanted = {
+        name[len("metadata[") : -1]: value
+        for name, value in request.query_params.items()
+        if name.startswith("metadata[") and name.endswith("]")
+    }
+    jobs: list[Job] = []
+    while len(jobs) <= limit:
+        page = found.store.page(100, after)
+        jobs += [job for job in page if wanted.items() <= job.spec.tags.items()]
+        if len(page) < 100 or number_of(page[-1].id) == 1:
+            break
+        after = page[-1].id
+    data = [job_object(job, found.store) for job in jobs[:limit]]
+    return JobList(data=data, has_more=len(jobs) > limit)
+
+
+@router.get("/fine_tuning/jobs/{job_id}")
+def retrieve(job_id: str, found: Found) -> FineTuningJob:
+    """One job."""
+    return job_object(find(job_id, found.store), found.store)
+
+
+@router.get("/fine_tuning/jobs/{job_id}/events")
+def list_events(
+    job_id: str,
+    found: Found,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+    after: After = "",
+) -> EventList:
+    """What it told, the newest first."""
+    events = job_events(find(job_id, found.store), found.store)[::-1]
+    names = [event.id for event in events]
+    if after and after not in names:
+        raise wrong("after", "no such event")
+    rest = events[names.index(after) + 1 :] if after else events
+    return EventList(data=rest[:limit], has_more=len(rest) > limit)
+
+
+@router.get("/fine_tuning/jobs/{job_id}/checkpoints")
+def list_checkpoints(
+    job_id: str,
+    found: Found,
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+    after: After = "",
+) -> CheckpointList:
+    """The state that is kept, once it can be talked to."""
+    data = [one for one in checkpoints(find(job_id, found.store)) if one.id != after][:limit]
+    name = data[0].id if data else None
+    return CheckpointList(data=data, first_id=name, last_id=name)
+
+
+@router.post("/fine_tuning/jobs/{job_id}/cancel")
+def cancel(job_id: str, found: Found) -> FineTuningJob:
+    """Stop it for good."""
+    return _asked(job_id, "cancel", found.store)
+
+
+@router.post("/fine_tuning/jobs/{job_id}/pause")
+def pause(job_id: str, found: Found) -> FineTuningJob:
+    """Stop it for now."""
+    return _asked(job_id, "pause", found.store)
+
+
+@router.post("/fine_tuning/jobs/{job_id}/resume")
+def resume(job_id: str, found: Found) -> FineTuningJob:
+    """Go on with a paused job."""
+    return _asked(job_id, "resumed", found.store)
+
+
+def find(job_id: str, store: JobStore) -> Job:
+    """The job, or Refused with 404."""
+    job = store.find(job_id)
+    if job is None or job.removed:
+        raise Refused(404, "Job not found", job_id[:64])
+    return job
+
+
+def _asked(job_id: str, what: Kind, store: JobStore) -> FineTuningJob:
+    find(job_id, store)
+    return job_object(store.add(job_id, what), store)
