@@ -55,7 +55,8 @@ class Faults:
 class OllamaServer:
     """The server, on a free port of 127.0.0.1, for the length of a `with` block."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self.port = port  # 0: a free one
         self.faults = Faults()
         self.requests: list[str] = []  # "METHOD path", in order
         self.creates: list[dict[str, Any]] = []  # bodies of /api/create
@@ -69,7 +70,7 @@ class OllamaServer:
         self.blobs = Path(self._folder.name) / "blobs"
         self.blobs.mkdir()
         handler = type("Bound", (Handler,), {"ollama": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()

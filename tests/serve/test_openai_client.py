@@ -76,15 +76,39 @@ def test_a_whole_fine_tune(done: tuple[openai.OpenAI, Any, Services]) -> None:
     assert (how.n_epochs, how.batch_size, how.learning_rate_multiplier) == (2, 4, 2.0)
     assert (job.seed, job.metadata, job.error) == (7, {"team": "a"}, None)
     events = client.fine_tuning.jobs.list_events(job.id, limit=100).data
-    print([(e.type, e.message) for e in events])
     steps = [event for event in events if event.type == "metrics"][::-1]
-    assert [event.data["step"] for event in steps] == list(range(1, len(steps) + 1))
+    assert [event.data["step"] for event in steps] == list(range(len(steps)))
     first = client.fine_tuning.jobs.list_events(job.id, limit=2)
     assert [e.id for e in first] == [e.id for e in events], "the client pages through them"
     assert events[0].message == "The job has succeeded"
     assert events[-1].message == "The job is queued"
     [kept] = client.fine_tuning.jobs.checkpoints.list(job.id).data
     assert kept.fine_tuned_model_checkpoint == job.fine_tuned_model
-    rows = [json.loads(line) for line in open(found.home / job.id / "examples.jsonl")]
+    valid = {e.data["step"]: e.data["valid_loss"] for e in steps if "valid_loss" in e.data}
+    assert kept.metrics.full_valid_loss == pytest.approx(min(valid.values()))
+    assert valid[kept.step_number] < valid[0] / 2, "it has learnt something"
+    lines = (found.home / job.id / "examples.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    # One for each turn of the assistant, but for six of weight 0.
     assert len(rows) == 18 and {row["split"] for row in rows} == {"train", "valid"}
-    print(kept, len(steps))
+
+
+def test_chats_with_the_result(done: tuple[openai.OpenAI, Any, Services]) -> None:
+    client, job, _ = done
+    ask: Any = {
+        "model": job.fine_tuned_model, "max_tokens": 8, "temperature": 0, "seed": 1,
+        "messages": [{"role": "user", "content": "What is 3 and one?"}],
+    }  # fmt: skip
+    whole = client.chat.completions.create(**ask)
+    assert whole.usage and whole.usage.completion_tokens <= 8
+    parts = list(client.chat.completions.create(**ask, stream=True))
+    text = "".join(part.choices[0].delta.content or "" for part in parts if part.choices)
+    assert len(parts) > 2 and text == whole.choices[0].message.content
+    assert job.fine_tuned_model in [model.id for model in client.models.list()]
+    assert client.models.retrieve(job.fine_tuned_model).owned_by == "forge"
+    with pytest.raises(openai.BadRequestError, match="context"):
+        long = [{"role": "user", "content": "word " * 5000}]
+        client.chat.completions.create(**ask | {"messages": long})
+    with pytest.raises(openai.NotFoundError, match="no job that has succeeded") as error:
+        client.chat.completions.create(**ask | {"model": "ftjob-999999"})
+    assert error.value.code == "model_not_found"

@@ -231,10 +231,14 @@ def train_rows(run: RunDir) -> list[Example]:
 
 
 def held_out(run: RunDir) -> list[Example]:
-    """Texts to compare an exported file on: test rows, or the chosen answers of preferences."""
+    """Texts to compare an exported file on: test rows, or the chosen answers of preferences.
+
+    Where there are no test rows, those that validated: the file is held against the trained
+    model, of which both have seen as much.
+    """
     pairs = run.file("data", "preferences.jsonl")
     if not pairs.exists():
-        return test_rows(run)
+        return test_rows(run) or [row for row in _rows(run) if row.split == "valid"]
     return [as_example(pair) for pair in read_records(pairs, Preference)]
 
 

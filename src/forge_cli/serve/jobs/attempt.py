@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Begin = Callable[[Job, Path], tuple[list[list[str]], Mapping[str, str]]]
 """A job and its folder → its commands, and what is added to their environment."""
+Around = Callable[[Job], AbstractContextManager[object]]
+"""What is arranged for the length of an attempt, such as memory; it fails by no exception."""
 
 _INSIST = 45.0  # seconds from the first signal to the last, beyond the child's own patience
 
@@ -43,25 +45,45 @@ class Attempt:
 
     def run(self) -> None:
         """To its end, whatever it is; nothing is raised."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            commands, more = self.worker.begin(self.job, self.folder)
-            process = self._spawn(commands, more)
-        except ForgeError as error:
-            self._end("failed", error=error.message, hint=error.hint)
-            return
-        except Exception as error:  # a thread that dies would leave the job running for ever
-            self._end(
-                "failed", error=f"{type(error).__name__}: {error}", hint="see the worker's log"
-            )
-            return
-        self._follow(process)
-        self._conclude(process.returncode)
+        with ExitStack() as around:
+            try:
+                with self._beating():
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    commands, more = self.worker.begin(self.job, self.folder)
+                    around.enter_context(self.worker.around(self.job))
+                process = self._spawn(commands, more)
+            except ForgeError as error:
+                self._end("failed", error=error.message, hint=error.hint)
+                return
+            except Exception as error:  # a thread that dies would leave the job running for ever
+                self._end(
+                    "failed", error=f"{type(error).__name__}: {error}", hint="see the worker's log"
+                )
+                return
+            self._follow(process)
+            self._conclude(process.returncode)
 
     def beat(self) -> None:
         """Say that the attempt is alive."""
         self.beats += 1
         self.store.put(f"h:{self.job.id}", {"beat": f"{self.worker.name} {self.beats}"})
+
+    @contextmanager
+    def _beating(self) -> Iterator[None]:
+        """Say so all along: a clone, or a model that is unloaded, may take longer than a lease."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(min(1.0, self.worker.lease / 6)):
+                self.beat()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def _spawn(self, commands: list[list[str]], more: Mapping[str, str]) -> subprocess.Popen[bytes]:
         child = [sys.executable, "-m", "forge_cli.serve.jobs.child", json.dumps(commands)]

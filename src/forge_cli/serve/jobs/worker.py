@@ -8,12 +8,13 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from forge_cli.core.events import SILENT, Reporter
-from forge_cli.serve.jobs.attempt import Attempt, Begin
+from forge_cli.serve.jobs.attempt import Around, Attempt, Begin
 from forge_cli.serve.jobs.job import Conflict, Job, now
 from forge_cli.serve.jobs.retention import remove_old
 from forge_cli.serve.jobs.store import JobStore
@@ -33,6 +34,7 @@ class Worker:
         slots: jobs at once; those that need the accelerator wait for one another by a lock.
         lease, back_off: seconds.
         keep_days: after which jobs that are over are removed; 0: never.
+        around: entered before an attempt's process starts, left when it has ended.
     """
 
     def __init__(
@@ -46,11 +48,12 @@ class Worker:
         back_off: float = BACK_OFF,
         keep_days: float = 0,
         reporter: Reporter = SILENT,
+        around: Around = lambda _: nullcontext(),
     ) -> None:
         self.store, self.home, self.begin = store, home, begin
         self.slots, self.lease, self.back_off = slots, lease, back_off
         self.keep_days = keep_days
-        self.reporter = reporter
+        self.reporter, self.around = reporter, around
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.stopping = threading.Event()
         self._running: dict[str, threading.Thread] = {}

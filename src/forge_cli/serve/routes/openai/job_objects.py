@@ -59,7 +59,7 @@ class FineTuningJob(BaseModel):
     ]
     training_file: str
     validation_file: str | None
-    hyperparameters: Hyperparameters
+    hyperparameters: dict[str, float | int | Auto]
     method: MethodTold
     seed: int
     error: JobError | None
@@ -155,13 +155,13 @@ def steps_of(job: Job, store: JobStore) -> list[dict[str, Any]]:
 def job_object(job: Job, store: JobStore) -> FineTuningJob:
     """The view of a job."""
     options, tags = job.spec.options, job.spec.tags
-    multiplier = tags.get(MULTIPLIER)
-    epochs = options.get("epochs", "auto")
-    how = Hyperparameters.model_construct(
-        n_epochs=epochs,
-        batch_size=options.get("accumulate", "auto"),
-        learning_rate_multiplier=float(multiplier) if multiplier else "auto",
-    )
+    multiplier, epochs = tags.get(MULTIPLIER), options.get("epochs", "auto")
+    how = {
+        # OpenAI's are whole; Forge's need not be.
+        "n_epochs": int(epochs) if epochs != "auto" and int(epochs) == epochs else epochs,
+        "batch_size": options.get("accumulate", "auto"),
+        "learning_rate_multiplier": float(multiplier) if multiplier else "auto",
+    }
     kind: Literal["supervised", "dpo"] = "dpo" if options.get("loss") == "dpo" else "supervised"
     error = None
     if job.state == "failed":
@@ -180,7 +180,7 @@ def job_object(job: Job, store: JobStore) -> FineTuningJob:
         training_file=job.spec.source,
         validation_file=job.spec.validation or None,
         hyperparameters=how,
-        method=MethodTold.model_validate({"type": kind, kind: {"hyperparameters": vars(how)}}),
+        method=MethodTold.model_validate({"type": kind, kind: {"hyperparameters": how}}),
         seed=options.get("seed", Settings.model_fields["seed"].default),
         error=error,
         trained_tokens=tokens,
