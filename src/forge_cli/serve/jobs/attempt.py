@@ -42,6 +42,7 @@ class Attempt:
         self.why_stopped = ""
         self._at = {"l": 0, "m": 0}
         self._metrics = Tail(self.folder / "run" / "metrics.jsonl")
+        self._told: dict[object, int] | None = None  # step → hash of its row, as it was last told
 
     def run(self) -> None:
         """To its end, whatever it is; nothing is raised."""
@@ -137,7 +138,7 @@ class Attempt:
         return "the worker stops" if self.worker.stopping.is_set() else ""
 
     def _publish(self, last: bool) -> None:
-        rows = self._metrics.new_lines()
+        rows = self._new_rows()
         progress = self.output.progress()
         if rows:
             self._at["m"] = self.store.append("m", self.job.id, "".join(rows), self._at["m"])
@@ -148,6 +149,20 @@ class Attempt:
             key = f"p:{self.job.id}"
             before = self.store.get([key]).get(key, {})
             self.store.put(key, before | progress | {"attempt": self.job.attempt})
+
+    def _new_rows(self) -> list[str]:
+        """Those that no attempt has told of so: a run that goes on shows its past again."""
+        if self._told is None:
+            blocks = self.store.blocks("m", self.job.id)
+            self._at["m"] = len(blocks)
+            self._told = {_step(row): hash(row.strip()) for row in "".join(blocks).splitlines()}
+        new = []
+        for row in self._metrics.new_lines():
+            step, told = _step(row), hash(row.strip())
+            if step is not None and self._told.get(step) != told:
+                self._told[step] = told
+                new.append(row)
+        return new
 
     def _conclude(self, code: int) -> None:
         if self.why_stopped == "taken":
@@ -174,6 +189,13 @@ class Attempt:
 def _pump(stream: Any, take: Callable[[str], None]) -> None:
     for line in stream:
         take(line.decode(errors="replace"))
+
+
+def _step(row: str) -> float | None:
+    """The step of a row of metrics; None for what is none, such as one cut in two."""
+    with suppress(ValueError, TypeError, KeyError):
+        return float(json.loads(row)["step"])
+    return None
 
 
 def _last_row(rows: list[str]) -> dict[str, Any]:

@@ -18,12 +18,14 @@ import threading
 import time
 from contextlib import suppress
 
+NICE = 10  # the machine still answers while it trains
 GRACE = 30.0  # seconds for the pipeline to write its checkpoint
 
 
 def main() -> int:
     """Exit as the first command that fails does, else 0."""
     commands = json.loads(sys.argv[1])
+    os.nice(NICE)
     runner = _Runner()
     signal.signal(signal.SIGTERM, lambda *_: runner.stop())
     # Of a terminal; the worker says when. Not SIG_IGN, which the pipeline would inherit.
