@@ -88,6 +88,8 @@ def serve(found: Services, listening: socket.socket) -> None:
     """Until SIGTERM or Ctrl-C; requests under way are answered first."""
     _log_lines()
     _allow_files()
+    # The thread that looks at the queue would hold up each write of the loop for 5 ms.
+    sys.setswitchinterval(0.001)
     with suppress(KeyboardInterrupt):  # the signal, once more, after the end
         make_server(found).run(sockets=[listening])
 

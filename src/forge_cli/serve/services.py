@@ -48,7 +48,7 @@ class Services:
     models_url: str = "http://127.0.0.1:11434"
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:
     """The server's, for a route: `Annotated[Services, Depends(services)]`."""
     found = request.app.state.services
     assert isinstance(found, Services)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -35,14 +36,33 @@ class Client:
     def __init__(self) -> None:
         self.news = asyncio.Event()
         self.gone = False
+        self._silent = False
+        self._sending = 0.0  # since when; 0: nothing is being sent
 
     async def wait(self) -> bool:
         """Until there is news, or the time for a sign of life; whether there is news."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(KEEP_ALIVE):
-                await self.news.wait()
-            return True
-        return False
+        await self.news.wait()
+        silent, self._silent = self._silent, False
+        return not silent
+
+    async def send(self, send: Send, text: str) -> None:
+        """Send a part of the body; returns when the client has read enough of what came before."""
+        self._sending = time.monotonic()
+        await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+        self._sending = 0.0
+
+    async def watch(self, task: asyncio.Task[None]) -> None:
+        """Let it be told now and then that there is no news; cancel `task` if it does not read.
+
+        One timer for each client, where one for each message would be a third of the work.
+        """
+        while True:
+            await asyncio.sleep(min(KEEP_ALIVE, SEND / 2))
+            if self._sending and time.monotonic() - self._sending > SEND:
+                task.cancel()
+                return
+            self._silent = not self.news.is_set()
+            self.news.set()
 
 
 class EventStream(Response):
@@ -57,20 +77,24 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until one of both is gone."""
-        leaving = asyncio.ensure_future(self._until_gone(receive))
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        sending = asyncio.ensure_future(self._send(send))
+        beside = [self._until_gone(receive), self.client.watch(sending)]
+        watching = [asyncio.ensure_future(one) for one in beside]
         try:
-            await send(start)
-            async for text in self.messages:
-                body = {"type": "http.response.body", "body": text.encode(), "more_body": True}
-                # What one write left unread holds up the next.
-                async with asyncio.timeout(SEND):
-                    await send(body)
-            await send({"type": "http.response.body", "body": b""})
-        except TimeoutError:
-            pass
+            with suppress(asyncio.CancelledError):
+                await sending
         finally:
-            leaving.cancel()
+            for task in (sending, *watching):
+                task.cancel()
+
+    async def _send(self, send: Send) -> None:
+        try:
+            async for text in self.messages:
+                await self.client.send(send, text)
+            await send({"type": "http.response.body", "body": b""})
+        finally:
             await self.messages.aclose()  # type: ignore[attr-defined]
 
     async def _until_gone(self, receive: Receive) -> None:

@@ -30,8 +30,8 @@ Key = Annotated[
 ]  # fmt: skip
 
 
-def watcher(request: Request) -> Watcher:
-    """The server's, for a route."""
+async def watcher(request: Request) -> Watcher:
+    """The server's, for a route; async, as FastAPI takes any other dependency to a thread."""
     found = request.app.state.watcher
     assert isinstance(found, Watcher)
     return found
