@@ -140,7 +140,8 @@ def test_what_a_job_wrote(server: Serving, tmp_path: Path) -> None:
     job_id = server.start()["id"]
     for number in range(120):
         server.store.append("l", job_id, f"line {number}\n", number)
-    server.store.append("m", job_id, '{"step": 1, "loss": 2.5}\n{"step": 2, "loss": NaN}\n', 0)
+    server.store.append("m", job_id, '{"step": 1, "loss": 2}\n{"step": 2, "loss": NaN}\n', 0)
+    server.store.append("m", job_id, '{"step": 1, "loss": 2.5}\n', 1)
     log = server.http.get(f"/jobs/{job_id}/logs")
     assert log.headers["content-type"] == "text/plain; charset=utf-8"
     assert log.text == "".join(f"line {n}\n" for n in range(120))

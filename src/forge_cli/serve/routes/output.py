@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -105,9 +106,12 @@ def _pages(store: JobStore, job_id: str, start: int) -> Iterator[bytes]:
 
 @router.get("/jobs/{job_id}/metrics", response_model=Metrics, responses=problems(404, 422, 503))
 def metrics(known: OfPath, found: Found) -> Response:
-    """A row for each optimiser step."""
-    rows = [row for text in found.store.blocks("m", known.job.id) for row in rows_of(text)]
-    return Response(Metrics(rows=rows).model_dump_json(), media_type="application/json")
+    """A row for each optimiser step; as it was last told, as a validation comes in later."""
+    told = (row for text in found.store.blocks("m", known.job.id) for row in rows_of(text))
+    rows = {json.dumps(row.get("step")): row for row in told}
+    return Response(
+        Metrics(rows=list(rows.values())).model_dump_json(), media_type="application/json"
+    )
 
 
 @router.get("/jobs/{job_id}/artifacts", responses=problems(404, 422))
