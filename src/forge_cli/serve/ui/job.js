@@ -112,7 +112,7 @@ export function view(root, { id, live }) {
   }
 
   function showStages(part) {
-    const words = { done: "done", now: "under way", stopped: "stopped here or after", todo: "to come" };
+    const words = { done: "done", now: "under way", stopped: "failed here or after", halted: "stopped here", todo: "to come" };
     put(stages, path(job).map((one) => h("li", { class: one.state, "aria-current": one.state === "now" && "step" }, one.name, h("span", { class: "unseen" }, `: ${words[one.state]}`))));
     const { stage, detail, step } = job.progress;
     now.hidden = OVER.includes(job.state);
@@ -130,7 +130,7 @@ export function view(root, { id, live }) {
     put(result,
       outcome && h("p", { class: "outcome" }, "Is it better? ", h("strong", { class: outcome.split(" ")[0] }, outcome)),
       pairs({
-        Steps: last && number(last.step), "Best validation loss": best && `${number(best[1])} at step ${best[0]}`,
+        Steps: last && number(last.step), "Best validation": best && `${number(best[1])} at step ${best[0]}`,
         "Most memory": rows.list.length > 0 && bytes(rows.points("peak_bytes").reduce((most, [, y]) => Math.max(most, y), 0)),
         Served: deploy?.version || deploy?.name,
       }),
@@ -178,7 +178,13 @@ export function view(root, { id, live }) {
     put(root, h("h1", {}, "There is no such job"), h("p", { class: "lead" }, why), h("a", { href: "#/" }, "All jobs"));
   }
 
+  let due = 0;
   function draw() {
+    due ||= setTimeout(drawn, 50); // the past of a job comes in many messages at once
+  }
+
+  function drawn() {
+    due = 0;
     loss.update(lossCurves(rows));
     memory.update(memoryCurve(rows));
     if (!job) return;

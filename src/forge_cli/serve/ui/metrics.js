@@ -14,7 +14,11 @@ export class Rows {
     for (const row of rows) {
       if (typeof row.step === "number") this.byStep.set(row.step, { ...this.byStep.get(row.step), ...row });
     }
-    this.list = [...this.byStep.values()].sort((a, b) => a.step - b.step);
+    this.sorted = null;
+  }
+
+  get list() {
+    return (this.sorted ??= [...this.byStep.values()].sort((a, b) => a.step - b.step));
   }
 
   points(name, other) {

@@ -32,13 +32,13 @@ export function stageOf(job) {
 }
 
 /**
- * @returns for each stage { name, state: "done" | "now" | "stopped" | "todo" }
+ * @returns for each stage { name, state: "done" | "now" | "stopped" | "halted" | "todo" }
  */
 export function path(job) {
   const names = stagesOf(job);
   if (job.state === "succeeded") return names.map((name) => ({ name, state: "done" }));
   const at = names.indexOf(stageOf(job));
-  const here = job.state === "running" ? "now" : "stopped";
+  const here = { running: "now", failed: "stopped" }[job.state] || "halted";
   return names.map((name, place) => ({ name, state: place < at ? "done" : place === at ? here : "todo" }));
 }
 
