@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import StreamingResponse
 
 from forge_cli.serve import server
 from forge_cli.serve.jobs import JobStore
@@ -36,6 +33,9 @@ class Served:
         self.asked: list[dict[str, Any]] = []
         self.models = ["shop"]
         self.port = 0
+        handler = type("Model", (_Model,), {"served": self})
+        self.model = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=self.model.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
     def url(self) -> str:
@@ -48,12 +48,12 @@ class Served:
 
     def start(self, token: str = "") -> None:
         found = Services(
-            self.store, self.home, Allowed([self.home]), token_sha256=token and hash_of(token)
-        )
+            self.store, self.home, Allowed([self.home]), token_sha256=token and hash_of(token),
+            models_url=f"http://127.0.0.1:{self.model.server_port}",
+        )  # fmt: skip
         self._listening = server.listen("127.0.0.1", self.port, with_token=bool(token))
         self.port = self._listening.getsockname()[1]
         self._server = server.make_server(found)
-        _scripted(self._server.config.app, self)  # type: ignore[arg-type]
         sockets = [self._listening]
         self._thread = threading.Thread(target=lambda: self._server.run(sockets=sockets))
         self._thread.start()
@@ -72,27 +72,34 @@ def serve(home: Path) -> Iterator[Served]:
     served.start()
     yield served
     served.stop()
+    served.model.shutdown()
+    served.model.server_close()
     served.store.storage.close()
 
 
-def _scripted(app: FastAPI, served: Served) -> None:
-    """A model that answers what the test wants, before any that the server may have."""
+class _Model(BaseHTTPRequestHandler):
+    """In the place of Ollama: says what the test wants, piece by piece."""
 
-    @app.get("/v1/models")
-    def models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": name} for name in served.models]}
+    served: Served
 
-    @app.post("/v1/chat/completions")
-    async def chat(request: Request) -> Response:
-        served.asked.append(await request.json())
+    def do_GET(self) -> None:
+        told = {"models": [{"name": name} for name in self.served.models]}
+        self._begin("application/json")
+        self.wfile.write(json.dumps(told).encode())
 
-        async def words() -> AsyncIterator[str]:
-            for text in served.says:
-                yield f"data: {json.dumps({'choices': [{'delta': {'content': text}}]})}\n\n"
-                await asyncio.sleep(0.001)
-            yield "data: [DONE]\n\n"
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        self.served.asked.append(json.loads(self.rfile.read(length)))
+        self._begin("text/event-stream")
+        for text in self.served.says:
+            said = {"choices": [{"delta": {"content": text}}]}
+            self.wfile.write(f"data: {json.dumps(said)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
 
-        return StreamingResponse(words(), media_type="text/event-stream")
+    def _begin(self, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
 
-    routes = app.router.routes
-    routes[:] = [*routes[-2:], *routes[:-2]]
+    def log_message(self, *_: object) -> None:
+        pass

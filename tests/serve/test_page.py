@@ -306,6 +306,28 @@ def test_what_is_wrong_is_said_at_its_field(browser: Browser, served: Served) ->
     assert (job.spec.export, job.spec.priority) == (True, -5)
 
 
+def test_a_job_trains_on_a_file_that_is_sent(
+    browser: Browser, served: Served, tmp_path: Path
+) -> None:
+    wrong, right = tmp_path / "wrong.jsonl", tmp_path / "right.jsonl"
+    wrong.write_text("no JSON\n")
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    right.write_text((json.dumps({"messages": chat}) + "\n") * 12)
+    with opened(browser, served, "#/new") as page:
+        file, send = page.get_by_label("or examples from a file"), page.get_by_text("Start the job")
+        file.set_input_files(wrong)
+        send.click()
+        expect(file).to_be_focused()
+        expect(file).to_have_accessible_description(re.compile("line 1.*JSON lines, a chat"))
+        file.set_input_files(right)
+        send.click()
+        expect(page.locator("h1 + span")).to_have_text("queued")
+        # Finished rows are neither mined nor judged.
+        assert page.locator(".stages li").count() == 1
+    (job,) = served.store.page(10)
+    assert job.spec.source.startswith("file-")
+
+
 def test_an_answer_shows_its_quotes_and_nothing_of_it_runs(
     browser: Browser, served: Served, tmp_path: Path
 ) -> None:

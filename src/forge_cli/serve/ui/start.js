@@ -29,11 +29,10 @@ export function view(root) {
 
   const above = h("div", { class: "trouble", role: "alert", hidden: true });
   const send = h("button", { class: "main" }, "Start the job");
-  const upload = h("input", { type: "file", id: "upload", accept: ".jsonl,application/jsonl" });
   const models = h("datalist", { id: "models" }, MODELS.map((value) => h("option", { value })));
   const form = h("form", { class: "form", novalidate: true },
     field("source", "Source", "A folder that the server may read, or a git URL of an allowed host: /repos/shop, https://github.com/me/shop", { required: true }),
-    h("div", { class: "field" }, h("label", { for: "upload" }, "or examples from a file"), upload, h("p", { class: "hint" }, "JSON lines, a chat in each; trains on them alone.")),
+    field("upload", "or examples from a file", "JSON lines, a chat in each; trains on them alone.", { type: "file", accept: ".jsonl,application/jsonl" }),
     field("model", "Model", "Built-in name, Hugging Face id, or a path on the server. Empty: smollm2-135m.", { list: "models" }), models,
     h("fieldset", {}, h("legend", {}, "How long"), h("div", { class: "row" },
       field("steps", "Steps", "Optimiser steps", { inputmode: "numeric" }),
@@ -47,6 +46,8 @@ export function view(root) {
       field("priority", "Priority", "−100 to 100; the higher one goes first.", { inputmode: "numeric" })),
     h("div", { class: "buttons" }, send));
   put(root, h("h1", {}, "New job"), above, form);
+
+  const upload = fields.upload.input;
 
   /** The request that the form stands for; what it cannot mean is an error at its field. */
   function request() {
@@ -73,12 +74,7 @@ export function view(root) {
     send.disabled = true;
     try {
       const wanted = request();
-      if (upload.files.length) {
-        const body = new FormData();
-        body.append("purpose", "fine-tune");
-        body.append("file", upload.files[0]);
-        wanted.source = (await (await ask("/v1/files", { method: "POST", body })).json()).id;
-      }
+      if (upload.files.length) wanted.source = await sent(upload.files[0]);
       // The same request sent again, as after a lost connection, makes no second job.
       const text = JSON.stringify(wanted);
       if (text !== before) [before, key] = [text, [...crypto.getRandomValues(new Uint32Array(4))].map((one) => one.toString(16)).join("-")];
@@ -104,6 +100,18 @@ export function view(root) {
     const closed = fields[first].input.closest("details");
     if (closed) closed.open = true;
     fields[first].input.focus();
+  }
+}
+
+/** The id of a file that the server has taken. */
+async function sent(file) {
+  const body = new FormData();
+  body.append("purpose", "fine-tune");
+  body.append("file", file);
+  try {
+    return (await (await ask("/v1/files", { method: "POST", body })).json()).id;
+  } catch (error) {
+    throw new Fault("upload", `${error.message} ${error.hint || ""}`);
   }
 }
 
