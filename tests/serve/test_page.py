@@ -1,134 +1,35 @@
-"""The service's page in a real browser, over real jobs: by pointer, by keyboard, on a phone."""
+"""The service's page in a real browser, over real jobs: live, by keyboard, and said aloud."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from page_driver import ANSWER, BROWSER, chromium, finished, opened, rows, running
 from page_server import Served, serve
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from forge_cli.core.answer_form import SYSTEM, show_documents
 from forge_cli.core.records import Document
 from forge_cli.serve.jobs.job import Spec
-from forge_cli.serve.routes.page import FOLDER
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
-
-LONG = "x" * 200
-ANSWER = (
-    "##Reason: Document [1] sets it.\n##begin_quote##\n    limit = 3\n##end_quote##\n"
-    "##begin_quote##\nlimit = 4\n##end_quote##\n"
-    "##Answer: 3 <script>document.title = 'taken'</script><img src=x>"
-)
-# The least contrast of any text that is shown, with its words.
-CONTRAST = """() => {
-  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = (c) => c.slice(0, 3).map((v) => v / 255)
-    .map((v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-  const ground = (node) => {
-    for (; node; node = node.parentElement) {
-      const c = rgb(getComputedStyle(node).backgroundColor);
-      if (c.length < 4 || c[3] === 1) return c;
-    }
-  };
-  let least = [21, ""];
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const node = walk.currentNode.parentElement, text = walk.currentNode.data.trim();
-    if (!text || !node.checkVisibility() || node.closest(":disabled, script, noscript")) continue;
-    const style = getComputedStyle(node);
-    const own = node instanceof SVGElement ? style.fill : style.color;
-    const [a, b] = [light(rgb(own)), light(ground(node))].sort((x, y) => y - x);
-    const found = (a + .05) / (b + .05);
-    if (found < least[0]) least = [found, text];
-  }
-  return least;
-}"""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    flags = ["--disable-quic", "--no-first-run", "--disable-background-networking"]
-    flags += ["--disable-component-update", "--disable-sync"]
-    # Chromium refuses to be root's in its own sandbox; the page is ours.
-    flags += ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=BROWSER, args=flags)
+    with chromium() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     with serve(tmp_path) as found:
         yield found
-
-
-@contextmanager
-def opened(
-    browser: Browser, served: Served, where: str = "#/", width: int = 1280, scheme: Any = "light"
-) -> Iterator[Page]:
-    """The page; at the end nothing in it may have failed, nor asked for anything elsewhere."""
-    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page.set_default_timeout(10_000)
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda said: faults.append(said.text))
-    page.on("request", lambda asked: faults.extend([asked.url] * (served.url not in asked.url)))
-    page.goto(f"{served.url}/{where}")
-    yield page
-    page.close()
-    # The browser says on its console that an answer was an error or none, which is what is tested.
-    quiet = ("Failed to load resource", "net::ERR_")
-    assert not [one for one in faults if not any(words in one for words in quiet)]
-
-
-def running(served: Served, source: str = "/repos/shop", **spec: Any) -> str:
-    job_id = served.store.create(Spec(source=source, **spec))[0].id
-    served.store.add(job_id, "claimed", worker="mini")
-    return job_id
-
-
-def rows(*steps: int, valid: bool = False) -> str:
-    told: list[dict[str, Any]] = []
-    for step in steps:
-        told.append({"step": step, "loss": 4 / (step + 1), "seconds": 2.0, "step_bytes": 2e9})
-        told[-1] |= {"peak_bytes": 3_000_000_000, "tokens": 100} | (
-            {"valid_loss": 3 / (step + 1)} if valid else {}
-        )
-    return "".join(json.dumps(row) + "\n" for row in told)
-
-
-def result(tuned: float) -> dict[str, Any]:
-    found = {"base": 0.2, "tuned": tuned, "difference": tuned - 0.2, "low": 0.1, "high": 0.6}
-    metrics = {
-        "train": {"best_valid_loss": 0.5},
-        "eval": {"raft": {"answer_f1": found | {"n": 40, "verdict": "better"}}},
-        "verdict": {"outcome": "better"},
-    }
-    return {"record": "run", "path": "run", "model": "m", "metrics": metrics}
-
-
-def finished(served: Served, source: str, tuned: float, **spec: Any) -> str:
-    job_id = running(served, source, **spec)
-    served.store.append("m", job_id, rows(*range(1, 4), valid=True), 0)
-    served.store.add(
-        job_id, "ended", attempt=1, state="succeeded", data={"result": result(tuned)}
-    )  # fmt: skip
-    return job_id
 
 
 def test_the_list_is_live(browser: Browser, served: Served) -> None:
@@ -402,63 +303,3 @@ def test_a_token_is_asked_for_once(browser: Browser, served: Served) -> None:
         expect(page.get_by_text("Live", exact=True)).to_be_visible()
         expect(dialog).to_have_count(0)
         assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_view_fits_a_phone_and_can_be_read(
-    browser: Browser, served: Served, scheme: str
-) -> None:
-    a = finished(served, f"/repos/{LONG}", 0.5, options={"model": LONG}, tags={LONG: LONG})
-    b = running(served, deploy=LONG)
-    served.store.append("l", b, f"{LONG}\n{'word ' * 90}\n", 0)
-    served.store.append("m", b, rows(*range(1, 50), valid=True), 0)
-    failed = running(served, export=True)
-    data = {"error": f"no {LONG}", "hint": LONG}
-    served.store.add(failed, "ended", attempt=1, state="failed", data=data)
-    file = served.home / a / "run" / f"{LONG}.gguf"
-    file.parent.mkdir(parents=True)
-    file.write_bytes(b"GGUF")
-    served.models, served.says = [LONG], [ANSWER.replace("Document", LONG)]
-    views = {
-        "#/": "succeeded", f"#/jobs/{a}": "Is it better?", f"#/jobs/{b}": "word word",
-        f"#/jobs/{failed}": f"no {LONG}", "#/new": "Afterwards", f"#/compare/{a}/{b}": "answer f1",
-        "#/chat": "Ask the model", "#/nowhere": "There is no such page",
-    }  # fmt: skip
-    with opened(browser, served, width=390, scheme=scheme) as page:
-        for where, words in views.items():
-            page.evaluate("where => location.hash = where", where)
-            expect(page.locator("main").get_by_text(words).first).to_be_attached()
-            if where == "#/chat":
-                page.get_by_label("Question").fill(LONG)
-                page.keyboard.press("Enter")
-                expect(page.locator(".final")).to_be_visible()
-            page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-            assert page.evaluate("document.documentElement.scrollWidth") <= 390, where
-            ratio, text = page.evaluate(CONTRAST)
-            assert ratio >= 4.5, (where, text)
-            assert page.get_by_role("heading", level=1).count() == 1
-
-
-def test_its_files_are_small_kept_and_closed_to_other_scripts(served: Served) -> None:
-    with httpx.Client(base_url=served.url) as client:
-        page = client.get("/")
-        policy = page.headers["content-security-policy"]
-        assert "default-src 'none'" in policy and "unsafe" not in policy
-        assert page.headers["cache-control"] == "no-cache"
-        again = client.get("/", headers={"If-None-Match": page.headers["etag"]})
-        assert (again.status_code, again.content) == (304, b"")
-        version = page.text.split("/static/")[1].split("/")[0]
-        sent = int(page.headers["content-length"])
-        for file in FOLDER.iterdir():
-            lines = file.read_text(encoding="utf-8").splitlines()
-            assert len(lines) <= 400
-            if file.suffix == ".html":
-                continue
-            found = client.get(f"/static/{version}/{file.name}")
-            assert found.text == file.read_text(encoding="utf-8")
-            assert "immutable" in found.headers["cache-control"]
-            assert client.get(f"/static/{file.name}").headers["cache-control"] == "no-cache"
-            sent += int(found.headers["content-length"])
-        assert sent < 60_000
-        for path in ("/static/app.py", "/static/0/main.js", "/static/%2e%2e/app.py", "/static/"):
-            assert client.get(path).status_code == 404, path
