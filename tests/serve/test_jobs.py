@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -227,6 +229,54 @@ def test_a_worker_that_stops_gives_its_job_back(alone: JobStore, tmp_path: Path)
     assert after and (after.state, after.lost) == ("queued", 0)
 
 
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().split()[2] != "Z"
+
+
+def gone(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while alive(pid):
+        assert time.monotonic() < deadline, "it runs on"
+        time.sleep(0.05)
+
+
+def test_a_queue_that_goes_away_leaves_nothing_running(alone: JobStore, tmp_path: Path) -> None:
+    job, _ = alone.create(Spec(source="/a"))
+    with working(alone, tmp_path, python(WAITS)) as worker:
+        until(alone, job.id, lambda j: j.state == "running")
+        group = tmp_path / job.id / "process-group"
+        until(alone, job.id, lambda _: group.exists() and bool(group.read_text()))
+        pid = int(group.read_text())
+
+        def fail(*_: object) -> None:
+            raise OSError("no queue")
+
+        kept, alone.put = alone.put, fail  # type: ignore[method-assign]
+        gone(pid)
+        alone.put = kept  # type: ignore[method-assign]
+        # It is lost, and begun anew.
+        until(alone, job.id, lambda j: j.attempt == 2)
+        worker.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the parent in /proc")
+def test_a_child_that_is_killed_leaves_nothing_running(alone: JobStore, tmp_path: Path) -> None:
+    job, _ = alone.create(Spec(source="/a"))
+    with working(alone, tmp_path, python(WAITS)):
+        group = tmp_path / job.id / "process-group"
+        until(alone, job.id, lambda _: group.exists() and bool(group.read_text()))
+        pid = int(group.read_text())
+        parent = int(Path(f"/proc/{pid}/stat").read_text().split()[3])
+        os.kill(parent, signal.SIGKILL)
+        gone(pid)
+        until(alone, job.id, lambda j: j.attempt == 2)
+
+
 FAILS = 'import sys; print(\'{"error": "no %s", "hint": "h", "transient": %s}\', file=sys.stderr); '
 
 
@@ -364,4 +414,5 @@ def test_a_validation_that_comes_into_a_row_is_told(tmp_path: Path) -> None:
             metrics.on_validation(run, Validation(2, 0.5, True, 0.1, 7, [(2, 0.5)]))
     look()
     look()
-    assert told == [[(1, None)], [(2, None)], [(2, 0.5), (3, None)], []]
+    # The file is written anew; what was told before is left out by the attempt.
+    assert told == [[(1, None)], [(2, None)], [(1, None), (2, 0.5), (3, None)], []]

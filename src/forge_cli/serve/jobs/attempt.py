@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge_cli.core.errors import ForgeError
+from forge_cli.serve.jobs.child import GROUP
 from forge_cli.serve.jobs.job import Conflict, Job
 from forge_cli.serve.jobs.output import Output, Tail
 
@@ -61,8 +62,25 @@ class Attempt:
                     "failed", error=f"{type(error).__name__}: {error}", hint="see the worker's log"
                 )
                 return
-            self._follow(process)
-            self._conclude(process.returncode)
+            try:
+                self._follow(process)
+                if self.why_stopped != "taken":
+                    self._conclude(process.returncode)
+            except Exception as error:  # the queue is away: another worker will have the job
+                what = f"{type(error).__name__}: {error}"
+                self.worker.reporter.warn(f"{self.job.id}: given up, the queue fails: {what}")
+            finally:
+                self._end_child(process)
+
+    def _end_child(self, process: subprocess.Popen[bytes]) -> None:
+        """Let nothing run on for an attempt that is over, however it ended."""
+        if process.stdin:
+            with suppress(OSError):
+                process.stdin.close()
+        process.wait()
+        if process.returncode < 0:  # it was killed itself, so what it began may run on
+            with suppress(OSError, ValueError):
+                os.killpg(int((self.folder / GROUP).read_text()), signal.SIGKILL)
 
     def beat(self) -> None:
         """Say that the attempt is alive."""
@@ -118,12 +136,10 @@ class Attempt:
                 return
             self.why_stopped = self.why_stopped or self._reason_to_stop()
             if self.why_stopped and not signalled:
+                if self.why_stopped == "taken":
+                    return  # at once: another has it
                 signalled = time.monotonic()
-                process.send_signal(
-                    signal.SIGKILL if self.why_stopped == "taken" else signal.SIGTERM
-                )
-                if self.why_stopped == "taken" and process.stdin:
-                    process.stdin.close()
+                process.terminate()
             elif signalled and time.monotonic() - signalled > _INSIST and process.stdin:
                 with suppress(OSError):
                     process.stdin.close()
@@ -165,8 +181,6 @@ class Attempt:
         return new
 
     def _conclude(self, code: int) -> None:
-        if self.why_stopped == "taken":
-            return
         if code == 0:
             self._end("succeeded", result=self.output.run_record())
         elif self.why_stopped:

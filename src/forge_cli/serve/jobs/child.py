@@ -17,8 +17,10 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 NICE = 10  # the machine still answers while it trains
+GROUP = "process-group"  # file in the job's folder, which is the current one
 GRACE = 30.0  # seconds for the pipeline to write its checkpoint
 
 
@@ -46,6 +48,8 @@ class _Runner:
         if self.stopped:
             return 130
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        # For the worker, should this process itself be killed.
+        Path(GROUP).write_text(str(self.process.pid), encoding="utf-8")
         if self.stopped:  # between the question and the answer
             self._signal(signal.SIGINT)
         code = self.process.wait()
