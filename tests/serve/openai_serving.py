@@ -27,8 +27,9 @@ def serving(folder: Path, **changes: Any) -> Iterator[tuple[str, Services]]:
     changes.setdefault("models_url", "http://127.0.0.1:9")
     found = Services(store=JobStore(storage), home=folder / "jobs", **changes)
     sock = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(found), log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+    config = uvicorn.Config(create_app(found), log_level="warning", timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
@@ -37,6 +38,7 @@ def serving(folder: Path, **changes: Any) -> Iterator[tuple[str, Services]]:
     finally:
         server.should_exit = True
         thread.join(30)
+        assert not thread.is_alive()
         sock.close()
         storage.close()
 
@@ -56,4 +58,4 @@ def working(found: Services, **options: Any) -> Iterator[Worker]:
         assert not thread.is_alive()
 
 
-SMALL = Limits(upload=1 << 20, rows=50, stored=3 << 20)
+SMALL = Limits(upload=2 << 20, rows=50, stored=3 << 20)

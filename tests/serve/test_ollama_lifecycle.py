@@ -13,19 +13,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tiny_served import ollama_with, tiny_gguf
 
 from forge_cli.core.errors import ForgeError, UsageError
-from forge_cli.core.events import SILENT, Silent
+from forge_cli.core.events import Silent
 from forge_cli.deploy.ollama import Server
-from forge_cli.deploy.upload import digest_of
-from forge_cli.export.gguf.writer import write_gguf
 from forge_cli.serve.jobs import Job, JobStore, Spec
 from forge_cli.serve.jobs.storage import open_storage
 from forge_cli.serve.jobs.worker import Worker
 from forge_cli.serve.ollama_server import HandOver, Ollama
 from ollama_server import OllamaServer
-from tiny_gguf import as_weights, random_weights, save_tokenizer, tiny_config
-from tiny_train import TEMPLATE
 
 TESTS = Path(__file__).parents[1]
 
@@ -42,24 +39,13 @@ class Recorder(Silent):
 
 @pytest.fixture(scope="module")
 def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    config = tiny_config("llama", save_tokenizer(folder, "smollm"), num_hidden_layers=1)
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
-    return write_gguf(
-        folder / "tiny.gguf", config=config, tokenizer_dir=folder,
-        weights=as_weights(random_weights(config)), quant="q8_0", name="tiny", metadata={},
-    )  # fmt: skip
+    return tiny_gguf(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
 def running(gguf: Path) -> Iterator[OllamaServer]:
     """With the models one and two, of which `one` is in memory."""
-    with OllamaServer() as server, Server(server.url) as client:
-        digest = digest_of(gguf, SILENT)
-        with SILENT.task("upload") as task:
-            client.upload(gguf, digest, task)
-        for name in ("one", "two"):
-            list(client.create({"model": name, "files": {"tiny.gguf": digest}, "parameters": {}}))
+    with ollama_with(gguf, "one", "two") as server, Server(server.url) as client:
         client.load("one")
         yield server
 

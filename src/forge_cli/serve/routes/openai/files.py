@@ -25,6 +25,8 @@ router = APIRouter()
 Found = Annotated[Services, Depends(services)]
 
 _AROUND = 64 << 10  # bytes of a form beside the file's own
+# With an answer before the body has ended; else the rest of it would be read, to be thrown away.
+_CLOSE = {"Connection": "close"}
 _FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -128,9 +130,10 @@ def _plain(name: str | None) -> str:
 async def _form(request: Request, most: int) -> FormData:
     if request.headers.get("content-encoding", "identity") != "identity":
         # Nothing is inflated, so that no small body becomes a large one.
-        raise Refused(415, "Content-Encoding is not taken", hint="send the file as it is")
+        hint = "send the file as it is"
+        raise Refused(415, "Content-Encoding is not taken", hint=hint, **_CLOSE)
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise Refused(415, "Not a form", hint="send multipart/form-data")
+        raise Refused(415, "Not a form", hint="send multipart/form-data", **_CLOSE)
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > most + _AROUND:
         raise _too_large(most)
@@ -140,7 +143,7 @@ async def _form(request: Request, most: int) -> FormData:
     try:
         return await parser.parse()
     except MultiPartException as error:
-        raise Refused(400, "Bad form", error.message) from None
+        raise Refused(400, "Bad form", error.message, **_CLOSE) from None
 
 
 async def _counted(request: Request, most: int) -> AsyncGenerator[bytes, None]:
@@ -153,7 +156,7 @@ async def _counted(request: Request, most: int) -> AsyncGenerator[bytes, None]:
 
 
 def _too_large(most: int) -> Refused:
-    return Refused(413, "File too large", f"more than {most} bytes", "split it")
+    return Refused(413, "File too large", f"more than {most} bytes", "split it", **_CLOSE)
 
 
 @router.get("/files")
