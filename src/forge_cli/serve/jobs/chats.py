@@ -133,7 +133,8 @@ _CHAT = TypeAdapter(Chat)
 
 def examples_of(lines: Iterable[str], split: Split) -> list[Example]:
     """The examples of a file of chats, all of one split."""
-    return [row for line in lines for row in _rows(_CHAT.validate_json(line), split)]
+    chats = [_CHAT.validate_json(line) for line in lines]
+    return [row for chat in chats for row in _rows(chat, chat.model_dump_json(), split)]
 
 
 def split_examples(lines: Sequence[str], *, seed: int, share: float, most: int) -> list[Example]:
@@ -146,19 +147,19 @@ def split_examples(lines: Sequence[str], *, seed: int, share: float, most: int) 
             training, as so many validation rows are looked at.
     """
     chats = [_CHAT.validate_json(line) for line in lines]
-    names = {chat.model_dump_json(): "" for chat in chats}
-    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    names = [chat.model_dump_json() for chat in chats]
+    ranked = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
     held = set(ranked[: min(most, max(1, round(share * len(ranked))))])
     return [
         row
-        for chat in chats
-        for row in _rows(chat, "valid" if chat.model_dump_json() in held else "train")
+        for chat, name in zip(chats, names, strict=True)
+        for row in _rows(chat, name, "valid" if name in held else "train")
     ]
 
 
-def _rows(chat: Chat, split: Split) -> list[Example]:
+def _rows(chat: Chat, content: str, split: Split) -> list[Example]:
     messages = [turn.message() for turn in chat.messages]
-    name = content_id(chat.model_dump_json())
+    name = content_id(content)
     found = []
     for index, turn in enumerate(chat.messages):
         if not turn.trains:
