@@ -56,15 +56,12 @@ def test_ollama_answers(gguf: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_answered(tmp_path: Path) -> None:
-    with serving(tmp_path) as (url, found):
+    with serving(tmp_path) as (url, _):
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
         assert list(client.models.list()) == [], "no Ollama is no error here"
         with pytest.raises(openai.InternalServerError, match="No server answers chats") as error:
             client.chat.completions.create(model="any", **ASK)
         assert error.value.status_code == 503
-        long = [{"role": "user", "content": "x" * found.limits.body}]
-        with pytest.raises(openai.APIStatusError, match="Chat too large"):
-            client.chat.completions.create(model="any", messages=long)  # type: ignore[arg-type]
         for body, param in (
             (b"{", "body"), (b"[]", "body"), (b'{"messages": [{}]}', "model"),
             (b'{"model": "a", "messages": []}', "messages"), (b"\xff", "body"),
@@ -132,7 +129,10 @@ def test_who_hangs_up_before_the_first_part_ends_the_answer(
     url, upstream = relayed
     body = json.dumps({"model": "any", "messages": [{}]}).encode()
     host, port = url.split("/")[2].split(":")
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
     with socket.create_connection((host, int(port))) as raw:
         raw.sendall(head.encode() + body)
         assert upstream.asked.wait(20)

@@ -157,7 +157,7 @@ def test_a_body_that_is_too_large(client: httpx.Client) -> None:
     except httpx.TransportError:
         pass  # the server had hung up before all was written
     assert sent < 40e6, "it is not read to its end"
-    head = b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000000\r\n"
+    head = b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2000000000\r\n"
     with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as raw:
         raw.sendall(head + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n")
         assert b" 413 " in raw.recv(1000), "nor begun, where the length is told"
@@ -220,7 +220,7 @@ def test_a_client_that_stops_in_the_middle(client: httpx.Client) -> None:
     for _ in range(20):
         with socket.create_connection((host, port or 80)) as raw:
             raw.sendall(
-                b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+                b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
                 b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
                 b'Content-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + GOOD.encode()
             )

@@ -72,6 +72,15 @@ def test_they_are_the_jobs_of_the_service(place: Place) -> None:
     assert seen.hyperparameters.n_epochs == 0.5
 
 
+def test_auto_is_left_to_forge(place: Place) -> None:
+    _, found, _ = place
+    auto: Any = dict.fromkeys(("n_epochs", "batch_size", "learning_rate_multiplier"), "auto")
+    job = create(place, hyperparameters=auto)
+    own = found.store.find(job.id)
+    assert own and own.spec.options == {"model": "smollm2-135m"}
+    assert job.hyperparameters.model_dump() == auto
+
+
 def test_paused_resumed_cancelled(place: Place) -> None:
     client, _, _ = place
     job = create(place)
@@ -117,9 +126,8 @@ def test_preferences_train_by_dpo(place: Place) -> None:
 @pytest.mark.parametrize(
     ("more", "param", "said"),
     [
-        ({"file": "none"}, "training_file", "no such file"),
         ({"file": "one"}, "training_file", "another is needed to validate on"),
-        ({"validation_file": "file-" + "0" * 24}, "validation_file", "no such file"),
+        ({"validation_file": "/etc/passwd"}, "validation_file", "pattern"),
         ({"file": "pairs"}, "method.type", "supervised does not train on preference rows"),
         ({"method": {"type": "dpo"}}, "method.type", "dpo does not train on chat rows"),
         ({"method": {"type": "reinforcement"}}, "method.type", "'supervised' or 'dpo'"),
@@ -141,14 +149,23 @@ def test_preferences_train_by_dpo(place: Place) -> None:
 def test_what_cannot_be_is_said(
     place: Place, more: dict[str, Any], param: str | None, said: str
 ) -> None:
-    client, found, files = place
+    _, found, _ = place
     before = found.store.count()
     with pytest.raises(openai.BadRequestError) as error:
-        create((client, found, files | {"none": "file-" + "1" * 24}), **more)
+        create(place, **more)
     assert said in str(error.value) and error.value.type == "invalid_request_error"
     if param:
         assert str(error.value.param).startswith(param), error.value.param
     assert found.store.count() == before
+
+
+@pytest.mark.parametrize("name", ["training_file", "validation_file"])
+def test_a_file_that_is_not_there(place: Place, name: str) -> None:
+    client, _, files = place
+    more: Any = {"training_file": files["chats"], name: "file-" + "0" * 24}
+    with pytest.raises(openai.NotFoundError, match="no such file") as error:
+        client.fine_tuning.jobs.create(model="smollm2-135m", **more)
+    assert error.value.param == name
 
 
 def test_records_keep_their_own_splits(place: Place, tmp_path: Path) -> None:

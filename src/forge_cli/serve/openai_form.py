@@ -32,34 +32,55 @@ class ErrorBody(BaseModel):
     error: Told
 
 
-# What any route under /v1 may answer with.
+# What any route under /v1 may answer with, besides what every route may.
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 401, 404, 409, 413, 415, 429, 503)
+    400: {"model": ErrorBody, "description": "The request is wrong."},
+    404: {"model": ErrorBody, "description": "There is none."},
+    409: {"model": ErrorBody, "description": "The state of a job does not allow it."},
+    415: {"model": ErrorBody, "description": "Another media type is needed."},
+    503: {"model": ErrorBody, "description": "Not possible now; try again."},
 }
 
 
 def wrong(param: str, what: str, hint: str = "") -> Refused:
     """A request of which `param` cannot be."""
-    refused = Refused(400, "Bad request", hint=hint)
+    return _refused(400, "Bad request", param, what, hint)
+
+
+def missing(param: str, what: str, hint: str = "") -> Refused:
+    """A request of which `param` names what is not there."""
+    return _refused(404, "Not found", param, what, hint)
+
+
+def _refused(status: int, title: str, param: str, what: str, hint: str) -> Refused:
+    refused = Refused(status, title, hint=hint)
     refused.problem.errors = [{"where": param, "what": what}]
     return refused
 
 
-def told(problem: Problem) -> ErrorBody:
-    """The problem in OpenAI's form."""
+def told(problem: Problem) -> bytes:
+    """The problem in OpenAI's form, as JSON: an `ErrorBody`, in ASCII as problems are."""
     faults = "; ".join(f"{one['where']}: {one['what']}" for one in problem.errors)
     parts = [part for part in (problem.title, problem.detail, faults) if part]
-    message = ": ".join(parts) + (f" ({problem.hint})" if problem.hint else "")
     kind = "server_error" if problem.status >= 500 else "invalid_request_error"
     where = str(problem.errors[0]["where"]) if problem.errors else ""
-    return ErrorBody(
-        error=Told(
-            message=message,
-            type=_TYPES.get(problem.status, kind),
-            param=where.removeprefix("body.") or None,
-            code=re.sub(r"\W+", "_", problem.title.lower()).strip("_") or None,
-        )
-    )
+    error = {
+        "message": ": ".join(parts) + (f" ({problem.hint})" if problem.hint else ""),
+        "type": _TYPES.get(problem.status, kind),
+        "param": where.removeprefix("body.") or None,
+        "code": re.sub(r"\W+", "_", problem.title.lower()).strip("_") or None,
+    }
+    return json.dumps({"error": error}).encode()
+
+
+def describe(answers: dict[str, Any]) -> None:
+    """Let OpenAPI's responses of an operation under /v1 refuse in this form."""
+    refusals = {_STATUS.get(int(s), int(s)): said for s, said in answers.items() if s >= "4"}
+    for name in [s for s in answers if s >= "4"]:
+        del answers[name]
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    for status, said in sorted(refusals.items()):
+        answers[str(status)] = {"description": said["description"], "content": content}
 
 
 class OpenAIErrors:
@@ -109,8 +130,9 @@ def _is_problem(start: Message) -> bool:
 
 def _rewritten(held: list[Message]) -> list[Message]:
     start, *rest = held
-    problem = Problem(**json.loads(b"".join(part.get("body", b"") for part in rest)))
-    body = told(problem).model_dump_json().encode()
+    # Not checked again: half characters that were sent would be refused.
+    said = json.loads(b"".join(part.get("body", b"") for part in rest))
+    body = told(Problem.model_construct(**said))
     own = (b"content-type", b"content-length")
     headers = [(name, value) for name, value in start["headers"] if name.lower() not in own]
     headers += [

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from forge_cli.core.config import Settings
+from forge_cli.serve import openai_form
 from forge_cli.serve.jobs.command import EXECUTING, FORBIDDEN
 from forge_cli.serve.problems import Problem
 from forge_cli.serve.security import OPEN, OPEN_BELOW
@@ -82,6 +83,8 @@ def _complete(document: dict[str, Any], *, with_token: bool) -> dict[str, Any]:
                 also.add(422)
             for status in sorted(also):
                 answers[str(status)] = _problem(status)
+            if path.startswith(openai_form.PREFIX):
+                openai_form.describe(answers)
     return document
 
 

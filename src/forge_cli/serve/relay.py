@@ -109,7 +109,7 @@ class _Streamed(StreamingResponse):
         except httpx.HTTPError as error:
             # Too late for a status: a client of OpenAI's raises at an event that is an error.
             body = Refused(503, "The answer broke off", str(error) or type(error).__name__)
-            yield b"\n\ndata: " + told(body.problem).model_dump_json().encode() + b"\n\n"
+            yield b"\n\ndata: " + told(body.problem) + b"\n\n"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -17,7 +17,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from forge_cli.core.errors import UsageError
 from forge_cli.serve.jobs.files import FileStore, StoredFile, check_rows
-from forge_cli.serve.openai_form import wrong
+from forge_cli.serve.openai_form import missing, wrong
 from forge_cli.serve.problems import Refused
 from forge_cli.serve.services import Services, services
 
@@ -173,7 +173,7 @@ def list_files(
         every.reverse()
     names = [one.id for one in every]
     if after and after not in names:
-        raise wrong("after", "no such file")
+        raise missing("after", "no such file")
     rest = every[names.index(after) + 1 :] if after else every
     data = [FileObject.of(one) for one in rest[:limit]]
     return FilePage(

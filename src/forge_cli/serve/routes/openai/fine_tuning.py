@@ -14,7 +14,7 @@ from forge_cli.serve.jobs.command import check_options
 from forge_cli.serve.jobs.files import FileStore
 from forge_cli.serve.jobs.job import Kind
 from forge_cli.serve.jobs.store import is_name, number_of
-from forge_cli.serve.openai_form import wrong
+from forge_cli.serve.openai_form import missing, wrong
 from forge_cli.serve.problems import Refused
 from forge_cli.serve.routes.openai.job_objects import (
     MULTIPLIER,
@@ -32,6 +32,7 @@ from forge_cli.serve.services import Services, services
 
 router = APIRouter()
 Found = Annotated[Services, Depends(services)]
+_FILE = r"^file-[0-9a-f]{24}$"
 After = Annotated[str, Query(max_length=64)]
 
 
@@ -46,7 +47,7 @@ class HowTo(BaseModel):
 class DpoHyperparameters(Hyperparameters):
     """Those of preferences."""
 
-    beta: Literal["auto"] | float = Field(default="auto", gt=0, le=100)
+    beta: Literal["auto"] | Annotated[float, Field(gt=0, le=100)] = "auto"
 
 
 class DpoHowTo(BaseModel):
@@ -78,8 +79,8 @@ class CreateJob(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(min_length=1, max_length=1000)
-    training_file: str = Field(max_length=64)
-    validation_file: str | None = Field(default=None, max_length=64)
+    training_file: str = Field(pattern=_FILE)
+    validation_file: str | None = Field(default=None, pattern=_FILE)
     hyperparameters: Hyperparameters | None = None
     method: Method | None = None
     suffix: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^[\w.-]+$")
@@ -117,11 +118,11 @@ def _check_files(body: CreateJob, found: Services) -> str:
     files = FileStore(found.store)
     training = files.find(body.training_file)
     if training is None:
-        raise wrong("training_file", "no such file", "upload it: POST /v1/files")
+        raise missing("training_file", "no such file", "upload it: POST /v1/files")
     if body.validation_file:
         validation = files.find(body.validation_file)
         if validation is None:
-            raise wrong("validation_file", "no such file", "upload it: POST /v1/files")
+            raise missing("validation_file", "no such file", "upload it: POST /v1/files")
         if validation.kind != training.kind:
             raise wrong("validation_file", f"{validation.kind} rows beside {training.kind} rows")
     elif training.kind == "chat" and training.different < 2:
@@ -187,7 +188,7 @@ def list_jobs(
 ) -> JobList:
     """The newest first; `metadata[name]=value` chooses among them."""
     if after and not is_name(after):
-        raise wrong("after", "no such job")
+        raise missing("after", "no such job")
     wanted = {
         name[len("metadata[") : -1]: value
         for name, value in request.query_params.items()
@@ -221,7 +222,7 @@ def list_events(
     events = job_events(find(job_id, found.store), found.store)[::-1]
     names = [event.id for event in events]
     if after and after not in names:
-        raise wrong("after", "no such event")
+        raise missing("after", "no such event")
     rest = events[names.index(after) + 1 :] if after else events
     return EventList(data=rest[:limit], has_more=len(rest) > limit)
 
