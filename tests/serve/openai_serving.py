@@ -15,6 +15,7 @@ import uvicorn
 from forge_cli.serve.app import create_app
 from forge_cli.serve.jobs import JobStore
 from forge_cli.serve.jobs.command import begin_with
+from forge_cli.serve.jobs.sources import Allowed
 from forge_cli.serve.jobs.storage import open_storage
 from forge_cli.serve.jobs.worker import Worker
 from forge_cli.serve.services import Limits, Services
@@ -25,7 +26,8 @@ def serving(folder: Path, **changes: Any) -> Iterator[tuple[str, Services]]:
     """The URL of a server whose jobs are in `folder`, and what it shares with its routes."""
     storage = open_storage(f"sqlite:///{folder}/jobs.db")
     changes.setdefault("models_url", "http://127.0.0.1:9")
-    found = Services(store=JobStore(storage), home=folder / "jobs", **changes)
+    may = {"allowed": Allowed([folder.parent])}  # a model is a folder there
+    found = Services(store=JobStore(storage), home=folder / "jobs", **may | changes)
     sock = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(create_app(found), log_level="warning", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)

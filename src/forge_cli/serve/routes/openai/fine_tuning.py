@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from forge_cli.core.config import Settings
 from forge_cli.serve.jobs import Job, JobStore, Spec
+from forge_cli.serve.jobs.checks import check_spec
 from forge_cli.serve.jobs.command import check_options
 from forge_cli.serve.jobs.files import FileStore
 from forge_cli.serve.jobs.job import Kind
@@ -109,6 +110,7 @@ def create(
         source=body.training_file, validation=body.validation_file or "", export=True, tags=tags,
         options=check_options(options), priority=0,
     )  # fmt: skip
+    check_spec(spec, found.allowed)
     job, _ = found.store.create(spec, idempotency_key or "")
     return job_object(job, found.store)
 
