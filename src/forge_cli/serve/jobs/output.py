@@ -83,12 +83,11 @@ class Output:
 class Tail:
     """The lines that are added to a file, whose last line may be written anew.
 
-    All of them again, if it is another file or a shorter one: a run that goes on cuts it back.
+    All of them again, if it got shorter: a run that goes on cuts it back.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self._at = path, 0
-        self._file = 0
         self._last = b""  # the line at `_at`, told already
 
     def new_lines(self) -> list[str]:
@@ -98,9 +97,8 @@ class Tail:
         """
         try:
             with open(self.path, "rb") as stream:
-                found = os.fstat(stream.fileno())
-                if found.st_ino != self._file or found.st_size < self._at:
-                    self._file, self._at, self._last = found.st_ino, 0, b""
+                if os.fstat(stream.fileno()).st_size < self._at:
+                    self._at, self._last = 0, b""
                 stream.seek(self._at)
                 data = stream.read(1 << 20)
         except OSError:
