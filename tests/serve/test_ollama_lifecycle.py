@@ -147,7 +147,7 @@ def test_memory_is_handed_over(
     assert "one:latest" in Ollama(running.url).health().loaded, "as before the jobs"
     unloaded = [line for line in recorder.told if "one:latest was unloaded" in line]
     assert bool(unloaded) is alive
-    assert any("no memory from Ollama" in line for line in recorder.told) is not alive
+    assert not any("no memory from Ollama" in line for line in recorder.told)
     store.storage.close()
 
 

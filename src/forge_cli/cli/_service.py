@@ -40,6 +40,14 @@ KeepDays = Annotated[
     float, typer.Option(min=0, help="Days after which jobs that are over are removed (0: never).")
 ]
 
+Unload = Annotated[
+    bool,
+    typer.Option(
+        "--unload/--no-unload",
+        help="Take models out of this machine's Ollama while a job trains, and load them again.",
+    ),
+]
+
 
 def place(home: Path | None, queue: str | None) -> tuple[Path, str]:
     """The home, which is made, and the queue's URL; that is no longer in the environment then."""

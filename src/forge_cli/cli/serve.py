@@ -27,6 +27,10 @@ def serve(
     workers: Annotated[int, typer.Option(min=0, max=16, help="Worker processes.")] = 1,
     slots: _service.Slots = 2,
     keep_days: _service.KeepDays = 30.0,
+    unload: _service.Unload = True,
+    start_ollama: Annotated[
+        bool, typer.Option("--start-ollama", help="Run ollama serve beside it, if none answers.")
+    ] = False,
     json_lines: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -40,6 +44,7 @@ def serve(
     from forge_cli.serve import server, tokens
     from forge_cli.serve.jobs.storage import open_storage
     from forge_cli.serve.jobs.store import JobStore
+    from forge_cli.serve.ollama_server import Ollama
     from forge_cli.serve.services import Services
 
     output = Output(json_lines=json_lines, quiet=quiet)
@@ -59,11 +64,20 @@ def serve(
     told = ["--home", str(folder), "--slots", str(slots), "--keep-days", str(keep_days)]
     told += [part for path in may.folders for part in ("--allow", str(path))]
     told += [part for name in may.hosts for part in ("--allow-git", name)]
-    told += ["--allow-execute"] * allow_execute + ["--json"] * json_lines + ["--quiet"] * quiet
+    told += (
+        ["--no-unload"] * (not unload)
+        + ["--allow-execute"] * allow_execute
+        + ["--json"] * json_lines
+        + ["--quiet"] * quiet
+    )
     shown, bound = listening.getsockname()[:2]
     output.note(f"serves http://{f'[{shown}]' if ':' in shown else shown}:{bound}")
     if not may.folders and not may.hosts:
         output.warn("jobs may read nothing but uploaded files; see --allow and --allow-git")
-    with server.workers(workers, told, url):
-        server.serve(found, listening)
+    with Ollama(models_url) as ollama:
+        if start_ollama:
+            health = ollama.start()
+            output.note(f"Ollama {health.version} at {models_url}, {health.models} models")
+        with server.workers(workers, told, url):
+            server.serve(found, listening)
     output.next("forge serve   (jobs that were under way go on)")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from forge_cli.cli import _service
-from forge_cli.cli._options import Json, Quiet, Verbose
+from forge_cli.cli._options import Json, Quiet, Verbose, settings
 from forge_cli.cli._output import Output
 
 
@@ -21,6 +21,7 @@ def worker(
     allow_execute: _service.AllowExecute = False,
     slots: _service.Slots = 2,
     keep_days: _service.KeepDays = 30.0,
+    unload: _service.Unload = True,
     until_stdin_ends: Annotated[bool, typer.Option("--until-stdin-ends", hidden=True)] = False,
     json_lines: Json = False,
     quiet: Quiet = False,
@@ -31,6 +32,8 @@ def worker(
     Example: forge worker --queue redis://mini.local/0 --allow ~/code
     """
     _service.need_extra()
+    models_url = settings({}).settings.host
+    from forge_cli.deploy.address import is_loopback
     from forge_cli.serve.jobs.command import begin_with
     from forge_cli.serve.jobs.storage import open_storage
     from forge_cli.serve.jobs.store import JobStore
@@ -41,9 +44,11 @@ def worker(
     may = _service.allowed(allow, allow_git, execute=allow_execute)
     store = JobStore(open_storage(url))
     begin = begin_with(found, may, store)
-    working = Worker(
-        store, found, begin, slots=slots, keep_days=keep_days, reporter=output
-    )  # fmt: skip
+    working = Worker(store, found, begin, slots=slots, keep_days=keep_days, reporter=output)
+    if unload and is_loopback(models_url):
+        from forge_cli.serve.ollama_server import HandOver
+
+        working.around = HandOver(models_url, output).around
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: working.stop())
     if until_stdin_ends:

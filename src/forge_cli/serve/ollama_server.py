@@ -147,6 +147,12 @@ class Ollama:
         self.stop()
 
 
+def _answers(server: Server) -> bool:
+    with suppress(ForgeError):
+        return bool(server.version())
+    return False
+
+
 class HandOver:
     """Ollama's memory for training: its models go before a job, and come back after the last one.
 
@@ -187,6 +193,8 @@ class HandOver:
     def _unload(self, job: Job) -> None:
         try:
             with Server(self.url, timeout=_ASK) as server:
+                if not _answers(server):
+                    return  # none runs here, so it holds no memory
                 for name in server.loaded():
                     server.stop(name)
                     self._keep(name)
