@@ -139,7 +139,6 @@ def test_sides_by_the_clock(trained: Path, tmp_path: Path) -> None:
         assert (own["peak_bytes"] is None) == (side == "openai:m")
         # What Python and the libraries take alone, and no terabyte: the unit is right.
         assert own["peak_bytes"] is None or 5e7 < own["peak_bytes"] < 5e9
-    # Four times the prompt takes longer to the first token.
     assert {(p.condition, p.metric) for p in pairs} == {
         ("latency", "first_token_seconds"), ("latency", "token_seconds"),
     }  # fmt: skip
