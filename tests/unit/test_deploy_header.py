@@ -32,6 +32,7 @@ def test_header_is_what_the_reference_reader_says() -> None:
         bos="<|im_start|>",
         eos="<|im_end|>",
         adds_bos=False,
+        license="apache-2.0",
         provenance={},
     )
     assert header.end_tokens == ("<|im_end|>",)

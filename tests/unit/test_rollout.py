@@ -52,7 +52,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         found[name] = write_gguf(
             root / f"{name}.gguf", config=config, tokenizer_dir=root / "tokenizer",
             weights=as_weights(random_weights(config, seed)), quant="q8_0", name=name,
-            metadata={"forge.run": name},
+            metadata={"forge.run": name, "general.license": "mit"},
         )  # fmt: skip
     return found
 
@@ -102,6 +102,7 @@ def test_a_version_takes_the_name_and_the_old_one_stays(
     result = put(server.url, files["new"], log)
     assert server.models.keys() == {"demo:latest", before, result.version}
     assert (result.previous, result.uploaded) == (before, True)
+    assert server.models["demo:latest"].license == "mit"
     assert answers(server) == "new"
     order = [line for line in server.requests if "/api/c" in line][-3:]
     assert order[-1] == "POST /api/chat" and "POST /api/copy" in order[0:2]

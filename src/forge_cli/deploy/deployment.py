@@ -67,6 +67,7 @@ def run(
         name: as users ask for it; the tag `latest` where it has none.
         system: the prompt the model was trained with; it stands in the Modelfile.
         parameters: by Ollama's names; `num_ctx` and `stop` come from the GGUF if missing.
+        license: the one that the file names, if empty.
         smoke: none: a hello that must be answered.
         registry: file of what was deployed (None: not written down).
         source: the run that it came from, for the registry.
@@ -187,7 +188,7 @@ def _describe(
     model = describe(
         system,
         parameters,
-        license,
+        license or header.license,
         context_length=header.context_length,
         end_tokens=header.end_tokens,
     )

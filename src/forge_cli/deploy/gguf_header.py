@@ -35,6 +35,7 @@ class Header:
     bos: str  # text of the beginning-of-sequence token
     eos: str
     adds_bos: bool  # whether the runner puts it before every prompt by itself
+    license: str  # such as apache-2.0; empty where the file names none
     provenance: Mapping[str, str]  # what Forge wrote of where it comes from: forge.*
 
 
@@ -83,6 +84,7 @@ def _header(values: Mapping[str, Any]) -> Header:
         bos=text_of("bos"),
         eos=text_of("eos"),
         adds_bos=bool(values.get("tokenizer.ggml.add_bos_token", adds)),
+        license=str(values.get("general.license") or ""),
         provenance={k: str(v) for k, v in values.items() if k.startswith("forge.")},
     )
 
