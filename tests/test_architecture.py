@@ -25,7 +25,9 @@ ALLOWED = {
     "doctor": {"core", "models"},
     "pipeline": {"core", "models", "teachers"} | STAGES,
     "serve": {"core", "models", "teachers", "pipeline"} | STAGES,
-    "cli": {"core", "models", "teachers", "pipeline", "serve", "recipes", "doctor", ""} | STAGES,
+    "guard": {"core", "models", "teachers", "pipeline"} | STAGES,
+    "cli": {"core", "models", "teachers", "pipeline", "serve", "guard", "recipes", "doctor", ""}
+    | STAGES,
     "__main__": {"cli"},
     "": set(),
 }

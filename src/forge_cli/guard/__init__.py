@@ -1,0 +1,4 @@
+"""The guardian: watches repositories, measures drift, retrains, and deploys only what is better.
+
+watch → drift → rules → update (pipeline) → gates → export → deploy → smoke; see `cycle`.
+"""

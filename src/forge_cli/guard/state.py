@@ -1,0 +1,193 @@
+"""What the guardian knows of a repository, in its `.forge/guard/`; survives being killed.
+
+state.json      what is deployed, the cycle under way, what was spent, when smoke was asked
+history.jsonl   each cycle that ended (`records.Cycle`), the oldest first
+drift.jsonl     each measurement (`records.Drift`)
+lock            one guardian for each repository
+runs/ID/        a run directory for each retraining
+reports/ID/     report.html, report.md, pull-request.md, release-note.md
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from forge_cli.core.errors import Busy, ForgeError
+from forge_cli.core.jsonl import write_json
+from forge_cli.guard.records import Cycle, Drift, Kept
+
+K = TypeVar("K", bound=Kept)
+Phase = Literal["begun", "trained", "judged", "passed", "exported", "deployed"]
+
+
+class Deployed(Kept):
+    """The model that is served, and the run that it is from.
+
+    Attributes:
+        version: on the server, or the folder. tags: of the repository, when it was trained.
+    """
+
+    run: str
+    version: str = ""
+    commit: str = ""
+    time: str = ""
+    tags: list[str] = Field(default_factory=list)
+    corrections: int = 0
+
+
+class Spent(Kept):
+    """A retraining that was begun: when, and for how many seconds it has run so far."""
+
+    time: str
+    seconds: float = 0.0
+
+
+class State(BaseModel):
+    """state.json.
+
+    Attributes:
+        phase: how far `cycle` has come, the last of what is done. seconds: it took so far.
+        smoke: when the served model was last asked.
+        refused: the commit whose model was last refused: it is not trained again.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    deployed: Deployed | None = None
+    cycle: Cycle | None = None
+    phase: Phase = "begun"
+    spent: list[Spent] = Field(default_factory=list)
+    smoke: str = ""
+    refused: str = ""
+
+
+class Guarded:
+    """A repository under guard: its files, and the lock on them."""
+
+    def __init__(self, repository: Path, name: str) -> None:
+        self.repository, self.name = repository, name or repository.name
+        self.folder = repository / ".forge" / "guard"
+
+    @property
+    def reports(self) -> Path:
+        """Folder of reports, one below it for each cycle."""
+        return self.folder / "reports"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of run directories."""
+        return self.folder / "runs"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other guardians out; the system drops the lock with the process.
+
+        Raises:
+            Busy: another one guards this repository.
+        """
+        self._prepare()
+        with open(self.folder / "lock", "a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                who = stream.read().strip()
+                raise Busy(
+                    f"{self.repository}: another guardian works on it"
+                    + f" (process {who})" * bool(who),
+                    "see: forge guard status; or stop that one",
+                ) from None
+            stream.truncate(0)
+            stream.write(str(os.getpid()))
+            stream.flush()
+            yield
+
+    def guardian(self) -> int | None:
+        """The process that guards it now, if one does."""
+        try:
+            with open(self.folder / "lock") as stream:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(stream.read().strip() or 0)
+        except (OSError, ValueError):
+            pass
+        return None
+
+    def load(self) -> State:
+        """The state; a new one where there is none.
+
+        Raises:
+            ForgeError: the file is broken.
+        """
+        file = self.folder / "state.json"
+        try:
+            return State.model_validate_json(file.read_bytes())
+        except FileNotFoundError:
+            return State()
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]
+            raise ForgeError(
+                f"{file}: {reason['msg']}",
+                "the served model is as it was; remove the file to begin anew",
+            ) from None
+
+    def save(self, state: State) -> None:
+        """Write the state atomically."""
+        self._prepare()
+        write_json(self.folder / "state.json", state.model_dump(mode="json"))
+
+    def add(self, entry: Cycle | Drift) -> None:
+        """Append to the history of cycles, or of drift."""
+        self._prepare()
+        file = self._file(type(entry))
+        with open(file, "ab") as stream:
+            # A line that a crash cut off must not swallow this one.
+            stream.write(b"\n" * _torn(file) + entry.model_dump_json().encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def cycles(self) -> list[Cycle]:
+        """The history, the oldest first; of a cycle that was written twice the last line."""
+        return list({one.id: one for one in _read(self._file(Cycle), Cycle)}.values())
+
+    def drifts(self) -> list[Drift]:
+        """Each measurement, the oldest first."""
+        return _read(self._file(Drift), Drift)
+
+    def _file(self, kind: type[Cycle] | type[Drift]) -> Path:
+        return self.folder / ("history.jsonl" if kind is Cycle else "drift.jsonl")
+
+    def _prepare(self) -> None:
+        """The folder, which git and mining pass by."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        ignored = self.folder.parent / ".gitignore"
+        if not ignored.exists():
+            ignored.write_text("*\n")
+
+
+def _read(file: Path, kind: type[K]) -> list[K]:
+    if not file.exists():
+        return []
+    found = []
+    for line in file.read_bytes().splitlines():
+        try:
+            found.append(kind.model_validate_json(line))
+        except ValidationError:
+            continue  # cut off by a crash, or of another version
+    return found
+
+
+def _torn(file: Path) -> bool:
+    if not file.exists() or not file.stat().st_size:
+        return False
+    with open(file, "rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) != b"\n"
