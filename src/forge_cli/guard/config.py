@@ -8,14 +8,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from forge_cli.core.config import Settings, parse_duration
 from forge_cli.core.errors import UsageError
 from forge_cli.core.yaml_file import read_yaml
 
 FILE = "guard.yaml"
-Duration = Annotated[str, Field(pattern=r"^(\d+[hms])+$")]
+
+
+def _duration(text: str) -> str:
+    try:
+        parse_duration(text)
+    except UsageError:
+        raise ValueError(f"{text!r} is no time: write for example 90s, 45m or 1h30m") from None
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
 Share = Annotated[float, Field(ge=0, le=1)]
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _HOURS = re.compile(

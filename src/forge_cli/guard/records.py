@@ -56,13 +56,16 @@ class Reason(Kept):
     """One rule and what it says.
 
     Attributes:
-        rule: its name in guard.yaml. says: whether it asks for, or holds back, a retraining.
+        rule: its name in guard.yaml, such as retrain_when.drift; first, refused and suspicious are
+            not of the file. says: whether it asks for, or holds back, a retraining.
         text: why, in words, with the numbers.
+        until: of a hold: when it ends, or is to be asked again; empty: by a change, not by time.
     """
 
     rule: str
     says: bool
     text: str
+    until: str = ""
 
 
 class Decision(Kept):
