@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,19 +20,11 @@ if TYPE_CHECKING:
 
 def with_data(run: RunDir, path: Path, s: Settings, reporter: Reporter) -> None:
     """Mine, raft and validate into data/, each once."""
+    mine_into(run, path, s, reporter)
     chunks = run.file("data", "chunks.jsonl")
     raw = run.file("data", "raft.jsonl")
     sound = run.file("data", "examples.jsonl")
     rejects = run.file("data", "rejects.jsonl")
-    if not run.is_done("mine"):
-        verdicts: list[Verdict] = []
-        mined = mine_chunks(path, s, reporter, verdicts.append)
-        count = write_records(mined.lines(), chunks)
-        write_records(verdicts, run.file("data", "files-left-out.jsonl"))
-        from forge_cli.mine.history import git
-
-        commit = (git(path, "rev-parse", "HEAD") or "").strip()
-        run.finish("mine", chunks=count, rejected=len(verdicts), commit=commit)
     if not run.is_done("raft"):
         found = make_examples(read_records(chunks, Chunk), s, reporter)
         run.finish("raft", examples=write_records(found, raw))
@@ -42,6 +34,20 @@ def with_data(run: RunDir, path: Path, s: Settings, reporter: Reporter) -> None:
         write_records(examples, sound)
         write_records(refused, rejects)
         run.finish("data", examples=len(examples), rejected=len(refused))
+
+
+def mine_into(run: RunDir, path: Path, s: Settings, reporter: Reporter) -> None:
+    """Mine into data/chunks.jsonl, once."""
+    if run.is_done("mine"):
+        return
+    verdicts: list[Verdict] = []
+    mined = mine_chunks(path, s, reporter, verdicts.append)
+    count = write_records(mined.lines(), run.file("data", "chunks.jsonl"))
+    write_records(verdicts, run.file("data", "files-left-out.jsonl"))
+    from forge_cli.mine.history import git
+
+    commit = (git(path, "rev-parse", "HEAD") or "").strip()
+    run.finish("mine", chunks=count, rejected=len(verdicts), commit=commit)
 
 
 def mine_chunks(
@@ -67,8 +73,10 @@ def make_examples(
     s: Settings,
     reporter: Reporter,
     on_reject: Callable[[Verdict], None] | None = None,
+    only: Collection[str] | None = None,
+    beside: Collection[str] | None = None,
 ) -> Iterable[Example]:
-    """The raft stage with these settings."""
+    """The raft stage with these settings; for `only` and `beside` see `raft.run`."""
     from forge_cli import raft
     from forge_cli.teachers import open_teacher
 
@@ -88,6 +96,8 @@ def make_examples(
         seed=s.seed,
         teacher=teacher,
         teacher_price=s.teacher_price,
+        only=only,
+        beside=beside,
         on_reject=on_reject,
         reporter=reporter,
     )

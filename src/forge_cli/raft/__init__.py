@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.records import Chunk, Example, Verdict
+from forge_cli.raft.asking import Asking
 from forge_cli.raft.commits import is_commits
 from forge_cli.raft.contexts import Context, form_contexts, lacks
 from forge_cli.raft.index import Index
@@ -28,6 +29,8 @@ def run(
     seed: int = 0,
     teacher: Teacher | None = None,
     teacher_price: Sequence[float] = (),
+    only: Collection[str] | None = None,
+    beside: Collection[str] | None = None,
     on_reject: Callable[[Verdict], None] | None = None,
     reporter: Reporter = SILENT,
 ) -> Iterator[Example]:
@@ -41,6 +44,10 @@ def run(
         teacher: writes as many questions again about each definition; those that its document
             bears out are taken.
         teacher_price: of a million prompt and a million completion tokens, to tell the cost.
+        only: ids of the chunks to ask about (None: all). They stand together where they can, so
+            that few documents are read for many questions; it may be that none can be asked about.
+        beside: ids of other chunks that may be shown with them (None: all). Who calls whom is
+            known from all chunks in any case.
         on_reject: gets a verdict for what the teacher wrote in vain.
 
     Raises:
@@ -55,12 +62,16 @@ def run(
             "mine a repository that holds code",
         )
     by_id = {chunk.id: chunk for chunk in mined}
-    contexts = form_contexts(askable, index, distractors + 1, random.Random(f"{seed}/contexts"))
+    asking = Asking(askable, only, beside)
+    contexts = form_contexts(
+        askable, index, distractors + 1, random.Random(f"{seed}/contexts"), asking
+    )
     others = _elsewhere(contexts)
     taught: dict[str, list[Ask]] = {}
-    if teacher is not None:
+    if teacher is not None and asking.about:
+        wanted = [chunk for chunk in askable if chunk.id in asking.about]
         taught = teach(
-            askable, index, teacher, questions=questions, seed=seed, on_reject=on_reject,
+            wanted, index, teacher, questions=questions, seed=seed, on_reject=on_reject,
             reporter=reporter,
         )  # fmt: skip
         if len(teacher_price) == 2:
@@ -68,37 +79,41 @@ def run(
     kinds: Counter[str] = Counter()
     with reporter.task("asking", len(contexts)) as task:
         for number, context in enumerate(contexts):
+            task.advance()
+            if not asking.is_asked(context.chunks):
+                continue
             rng = random.Random(f"{seed}/{number}")
-            chosen = list(_choose(context, index, questions, kinds, rng))
+            chosen = list(_choose(context, index, questions, kinds, rng, asking))
             more = [(c, asked) for c in context.chunks for asked in taught.get(c.id, ())]
             kinds.update(asked.kind for _, asked in more)
             for about, asked in chosen + more:
                 away = None
                 if not asked.always and rng.random() >= oracle_p:
                     oracles = [about, *(by_id[i] for i in asked.oracles if i in by_id)]
-                    away = _without(oracles, about, asked, others[number], rng)
+                    away = _without(oracles, about, asked, others[number], rng, asking)
                 if away:
                     yield refused(away.chunks, about, asked)
                 else:
                     make = answered if asked.final else refused
                     yield make(context.chunks, about, asked)
-            task.advance()
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     reporter.note(
-        f"{kinds.total()} examples from {len(askable)} definitions in {len(contexts)} contexts "
+        f"{kinds.total()} examples from {len(asking.about)} definitions in "
+        f"{sum(asking.is_asked(c.chunks) for c in contexts)} contexts "
         f"({counts})"
     )
 
 
 def _choose(
-    context: Context, index: Index, limit: int, kinds: Counter[str], rng: random.Random
-) -> Iterator[tuple[Chunk, Ask]]:
+    context: Context, index: Index, limit: int, kinds: Counter[str], rng: random.Random,
+    asking: Asking,
+) -> Iterator[tuple[Chunk, Ask]]:  # fmt: skip
     """Up to `limit` questions about each document of a context, rare kinds first; counted."""
     subjects = {c.id: Subject(c, index) for c in context.chunks if not is_commits(c)}
     for chunk in context.chunks:
-        if is_commits(chunk):
+        if is_commits(chunk) and chunk.path in asking.paths:
             found = list(about_commits(chunk, index, rng))
-        elif index.is_askable(chunk):
+        elif chunk.id in asking.about:
             subject = subjects[chunk.id]
             found = [*ask(subject, rng), *relate(subject, list(subjects.values()), rng)]
         else:
@@ -114,10 +129,13 @@ def _choose(
 
 
 def _without(
-    oracles: list[Chunk], about: Chunk, asked: Ask, contexts: list[Context], rng: random.Random
-) -> Context | None:
+    oracles: list[Chunk], about: Chunk, asked: Ask, contexts: list[Context], rng: random.Random,
+    asking: Asking,
+) -> Context | None:  # fmt: skip
     """One of `contexts`, drawn at random, that does not hold the answer."""
     drawn = rng.sample(contexts, len(contexts))
+    # Documents that are read anyway cost nothing more.
+    drawn.sort(key=lambda c: not asking.is_asked(c.chunks))
     return next((c for c in drawn if lacks(c, about, oracles, asked.unless)), None)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from forge_cli.core.records import Chunk
 from forge_cli.core.words import words_of
+from forge_cli.raft.asking import Asking
 from forge_cli.raft.commits import commit_documents, is_commits
 from forge_cli.raft.index import Index, is_test
 
@@ -30,7 +31,11 @@ class Context:
 
 
 def form_contexts(
-    chunks: Sequence[Chunk], index: Index, size: int, rng: random.Random
+    chunks: Sequence[Chunk],
+    index: Index,
+    size: int,
+    rng: random.Random,
+    asking: Asking | None = None,
 ) -> list[Context]:
     """Partition definitions into contexts of up to `size` documents that are hard to tell apart.
 
@@ -38,15 +43,18 @@ def form_contexts(
     distractor to the others'. Beside a definition stand a test of it, one that it calls or is
     called by, one of its class, the commits of its file (each where there is one), and its
     nearest neighbours by BM25 over identifiers; never a near-duplicate. The order is random.
+    Where only some are asked about, these choose first, and one another.
     """
-    pools = _pools(chunks, size)
-    tests = _tests(pools, index)
+    asking = asking or Asking(chunks)
+    pools = _pools([chunk for chunk in chunks if asking.may_show(chunk)], size)
+    pools = [pool for pool in pools if asking.is_asked(pool)]
+    tests = _tests(pools, index, asking)
     contexts = []
     for number, pool in enumerate(pools):
         commits = commit_documents(pool)
         rng.shuffle(commits)
         companions = tests[number] + commits[: -(-len(pool) // _COMMITS_SHARE)]
-        for members in _Partition(pool, companions, index, size, rng).groups():
+        for members in _Partition(pool, companions, index, size, rng, asking).groups():
             rng.shuffle(members)
             contexts.append(Context(members, number))
     return contexts
@@ -67,7 +75,7 @@ def _pools(chunks: Sequence[Chunk], size: int) -> list[list[Chunk]]:
     return [pool for pool in pools if pool]
 
 
-def _tests(pools: list[list[Chunk]], index: Index) -> list[list[Chunk]]:
+def _tests(pools: list[list[Chunk]], index: Index, asking: Asking) -> list[list[Chunk]]:
     """The tests that come along with each pool.
 
     A file of tests goes to the one pool that it tests most: files whose documents are shown
@@ -78,7 +86,7 @@ def _tests(pools: list[list[Chunk]], index: Index) -> list[list[Chunk]]:
     for number, pool in enumerate(pools):
         for chunk in pool:
             for tester in index.testers.get(chunk.id, ()):
-                if tester.parts == 1 and is_test(tester.path):
+                if tester.parts == 1 and is_test(tester.path) and asking.may_show(tester):
                     links.setdefault(tester.path, Counter())[number] += 1
                     wanted[number][tester.id] = tester
     home = {path: min(c, key=lambda n: (-c[n], n)) for path, c in links.items()}
@@ -98,7 +106,9 @@ class _Partition:
         index: Index,
         size: int,
         rng: random.Random,
+        asking: Asking,
     ) -> None:
+        self.asking = asking
         self.all = pool + companions
         self.code = range(len(pool))
         self.index, self.size, self.rng = index, size, rng
@@ -112,7 +122,9 @@ class _Partition:
         order = list(self.code)
         self.rng.shuffle(order)
         # What has a test here chooses first, or it may stand beside others without it.
-        order.sort(key=lambda n: not self._grades(self.all[n])[0])
+        order.sort(
+            key=lambda n: (self.asking.is_other(self.all[n]), not self._grades(self.all[n])[0])
+        )
         for seed in order:
             if seed in self.free:
                 self.free.discard(seed)
@@ -151,7 +163,7 @@ class _Partition:
 
     def _take(self, group: list[int], candidates: Sequence[int], size: int) -> None:
         """Fill a group up to `size` from free candidates that are no near-duplicates."""
-        for other in candidates:
+        for other in sorted(candidates, key=lambda n: self.asking.is_other(self.all[n])):
             if len(group) >= size:
                 return
             if other in self.free and all(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.records import Example, Split
@@ -59,7 +59,7 @@ def assign(
                 "mine a git repository in which all files are committed, or use --split file",
             )
         order.sort(key=lambda root: changed[root], reverse=True)
-    place = _place(order, sizes, test_share, valid_share)
+    place = place_groups(order, sizes, test_share, valid_share)
     return [
         example.model_copy(update={"split": place[groups[example.documents[0].path]]})
         for example in examples
@@ -93,10 +93,14 @@ def _join(examples: Sequence[Example]) -> dict[str, str]:
     return {path: find(path) for path in list(parent)}
 
 
-def _place(
-    order: Sequence[str], sizes: dict[str, int], test_share: float, valid_share: float
+def place_groups(
+    order: Sequence[str], sizes: Mapping[str, int], test_share: float, valid_share: float
 ) -> dict[str, Split]:
-    """Fill test, then valid, up to their shares (at least one group each); the rest trains."""
+    """Fill test, then valid, up to their shares (at least one group each); the rest trains.
+
+    Args:
+        order: the groups, those that may be tested on first. sizes: of each, in rows.
+    """
     total = sum(sizes.values())
     place: dict[str, Split] = {}
     left = list(order)
