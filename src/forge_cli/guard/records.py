@@ -27,6 +27,8 @@ class Drift(Kept):
         paths: of what differs, sorted. tags: on commits since then.
         suspicious: what looks broken rather than new: "path: why".
         corrections: answers that users corrected since the last retraining.
+        run: of the deployed model. contents: hash of what was mined.
+        asked: the deployed model was put questions; of too few rows nothing is told all the same.
         new_rows, old_rows: on which loss (nats a token) and score (answer F1) of the deployed
             model were measured; None: not measured.
     """
@@ -44,6 +46,9 @@ class Drift(Kept):
     tags: list[str] = Field(default_factory=list)
     suspicious: list[str] = Field(default_factory=list)
     corrections: int = 0
+    run: str = ""
+    contents: str = ""
+    asked: bool = False
     new_rows: int = 0
     old_rows: int = 0
     new_loss: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from forge_cli.core.config import Settings
@@ -22,9 +23,6 @@ def later_rows(run: RunDir, s: Settings, reporter: Reporter) -> list[Example]:
     Raises:
         UsageError: the repository is not there any more, or what was mined has no commit times.
     """
-    from forge_cli.validate.near import leaking_pairs
-    from forge_cli.validate.split import NEAR
-
     source, file = Path(str(run.state["source"])), run.file("data", "chunks.jsonl")
     if not source.is_dir() or not file.exists():
         raise UsageError(
@@ -40,10 +38,8 @@ def later_rows(run: RunDir, s: Settings, reporter: Reporter) -> list[Example]:
         )
     now = list(mine_chunks(source, s, reporter))
     fresh = [chunk for chunk in now if (chunk.committed or "") > cut]
-    texts = [chunk.text for chunk in trained], [chunk.text for chunk in fresh]
-    known = {number for number, _, _ in leaking_pairs(*texts, NEAR)}
-    new = {chunk.id for number, chunk in enumerate(fresh) if number not in known}
-    rows = _sound(now, new, s, reporter) if new else []
+    new = unknown(trained, fresh)
+    rows = rows_about(now, new, s, reporter)
     reporter.note(
         f"since {cut[:10]}: {len(fresh)} chunks of files that were committed, {len(new)} of them "
         f"new to the run, {len(rows)} rows about them"
@@ -51,8 +47,29 @@ def later_rows(run: RunDir, s: Settings, reporter: Reporter) -> list[Example]:
     return rows
 
 
-def _sound(now: list[Chunk], new: set[str], s: Settings, reporter: Reporter) -> list[Example]:
-    """Rows whose question is about a new chunk; the documents beside it may be old."""
+def unknown(trained: Sequence[Chunk], fresh: Sequence[Chunk]) -> set[str]:
+    """Ids of the fresh chunks that no trained one is so much alike to that it holds the answer."""
+    from forge_cli.validate.near import leaking_pairs
+    from forge_cli.validate.split import NEAR
+
+    texts = [chunk.text for chunk in trained], [chunk.text for chunk in fresh]
+    known = {number for number, _, _ in leaking_pairs(*texts, NEAR)}
+    return {chunk.id for number, chunk in enumerate(fresh) if number not in known}
+
+
+def rows_about(
+    now: Sequence[Chunk], new: Collection[str], s: Settings, reporter: Reporter
+) -> list[Example]:
+    """Sound test rows whose question is about a chunk of `new`, by id.
+
+    Args:
+        now: all that is mined: the documents beside a new one may be old.
+    """
+    from forge_cli.raft.index import Index
+
+    index = Index(now)
+    if not any(chunk.id in new and index.is_askable(chunk) for chunk in now):
+        return []
     made = [row for row in make_examples(now, s, reporter) if row.origin.chunk in new]
     # Gates are for what is trained on.
     held = {"split": "test", "held_kinds": [], "min_examples": 0, "max_rejects": 1.0}

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from forge_cli.evaluate.pairing import Pair
 
 # Colours to draw with, and the page's variables that stand in their place, light or dark.
-_INK, _SOFT, _LINE, _ACCENT, _GOOD, _BAD = (
+INK, SOFT, LINE, ACCENT, GOOD, BAD = (
     "#010101", "#020202", "#030303", "#040404", "#050505", "#060606",
 )  # fmt: skip
 _VARIABLES = {
-    _INK: "var(--ink)", _SOFT: "var(--soft)", _LINE: "var(--line)",
-    _ACCENT: "var(--accent)", _GOOD: "var(--good)", _BAD: "var(--bad)",
+    INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)",
+    ACCENT: "var(--accent)", GOOD: "var(--good)", BAD: "var(--bad)",
 }  # fmt: skip
-_OF_VERDICT = {"better": _GOOD, "worse": _BAD}
+_OF_VERDICT = {"better": GOOD, "worse": BAD}
 _WIDTH, _BAR = 7.2, 0.27  # inches
 
 
@@ -47,10 +47,10 @@ def forest(pairs: Sequence[Pair], label: str) -> str:
     if not lines:
         return ""
     figure, axes = _figure(0.6 + _BAR * len(lines))
-    axes.axvline(0, color=_SOFT, linewidth=0.8)
+    axes.axvline(0, color=SOFT, linewidth=0.8)
     for place, line in enumerate(lines):
         if not isinstance(line, str):
-            found, color = line.found, _OF_VERDICT.get(line.found.verdict, _SOFT)
+            found, color = line.found, _OF_VERDICT.get(line.found.verdict, SOFT)
             axes.plot([found.low, found.high], [place, place], color=color, linewidth=1.8)
             axes.plot([found.difference], [place], "o", color=color, markersize=5.5)
     names = [one if isinstance(one, str) else one.metric.replace("_", " ") for one in lines]
@@ -62,7 +62,7 @@ def forest(pairs: Sequence[Pair], label: str) -> str:
     reach = max(0.1, *(abs(end) for found in shown for end in (found.low, found.high)))
     axes.set_xlim(-min(1.0, reach) * 1.08, min(1.0, reach) * 1.08)
     axes.set_xlabel("worse   ←   difference   →   better")
-    return _svg(figure, label)
+    return as_svg(figure, label)
 
 
 def loss_curves(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -79,15 +79,15 @@ def loss_curves(rows: Sequence[Mapping[str, Any]]) -> str:
     if not trained:
         return ""
     figure, axes = _figure(2.6)
-    axes.plot(*zip(*trained, strict=True), color=_SOFT, linewidth=1.0, label="training")
+    axes.plot(*zip(*trained, strict=True), color=SOFT, linewidth=1.0, label="training")
     if checked:
         places, losses = zip(*checked, strict=True)
-        axes.plot(places, losses, "o-", color=_ACCENT, markersize=4, label="validation")
+        axes.plot(places, losses, "o-", color=ACCENT, markersize=4, label="validation")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step")
     axes.set_ylabel("loss, nats a token")
-    axes.legend(frameon=False, labelcolor=_INK)
-    return _svg(figure, "Loss in training and in validation by step")
+    axes.legend(frameon=False, labelcolor=INK)
+    return as_svg(figure, "Loss in training and in validation by step")
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:
@@ -95,18 +95,23 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_LINE)
-    axes.tick_params(colors=_INK, color=_LINE, length=0)
-    axes.grid(axis="x", color=_LINE, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(_SOFT)
+    dress(axes)
     return figure, axes
 
 
-def _svg(figure: Figure, label: str) -> str:
+def dress(axes: Axes) -> None:
+    """The frame, grid and labels that all pictures have."""
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(LINE)
+    axes.tick_params(colors=INK, color=LINE, length=0)
+    axes.grid(axis="x", color=LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(SOFT)
+
+
+def as_svg(figure: Figure, label: str) -> str:
     """The picture as an element whose text is text, the same for the same numbers."""
     import matplotlib
 
