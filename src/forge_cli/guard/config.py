@@ -64,6 +64,9 @@ class Watch(_Section):
 
     debounce: Duration = Field("30s", description="quiet time after a change before it is measured")
     every: Duration = Field("6h", description="look at least so often, whatever was noticed")
+    files: bool = Field(
+        True, description="notice changes of files too; false: commits, tags and hooks alone"
+    )
 
 
 class RetrainWhen(_Section):

@@ -1,0 +1,235 @@
+"""Waits until a repository is worth a look: it changed and is quiet again, or it is time.
+
+What counts as a change: a file that git does not ignore, a commit, a branch, a tag, and the nudge
+of git's hooks (`install`). What Forge writes in `.forge` does not.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from forge_cli.core.errors import ForgeError
+from forge_cli.core.events import SILENT, Reporter
+from forge_cli.mine.history import git
+
+# A repository that never is quiet is looked at after so many times the quiet time.
+PATIENCE = 10
+NUDGE = Path(".forge") / "guard" / "nudge"
+_MOVING = {"HEAD", "packed-refs", "refs/heads", "refs/tags", "reftable"}
+_NEVER = {".git", ".forge"}
+_NEVER_WITHOUT_GIT = _NEVER | {"node_modules", ".venv", "venv", "__pycache__"}
+# Answers of git check-ignore that are kept.
+_KEPT = 20_000
+
+
+class Watcher:
+    """Yields the repositories to look at: all at first, then those that changed or whose time is.
+
+    Attributes:
+        stop: set it, from a signal or another thread, and the iteration ends.
+    """
+
+    def __init__(
+        self,
+        repositories: Iterable[Path],
+        *,
+        debounce: float,
+        every: float,
+        files: bool = True,
+        stop: threading.Event | None = None,
+        reporter: Reporter = SILENT,
+    ) -> None:
+        """Watch these folders.
+
+        Args:
+            debounce: seconds without a change before one counts. every: seconds after which a
+                look is due in any case. files: notice files too; else commits and nudges alone.
+
+        Raises:
+            ForgeError: files are to be noticed and watchfiles is not installed.
+        """
+        if files:
+            _need_watchfiles()
+        self.debounce, self.every, self.files = debounce, every, files
+        self.stop = stop or threading.Event()
+        self.reporter = reporter
+        self._watched = {path: _Watched(path) for path in repositories}
+        self._tick = min(1.0, debounce / 4)
+
+    def look_at(self, repository: Path, moment: datetime) -> None:
+        """Look at it then, if not before: a hold will have ended."""
+        watched = self._watched[repository]
+        watched.due = min(watched.due, moment.timestamp())
+
+    def rest(self, repository: Path, seconds: float) -> None:
+        """Look at it after that time and not before, whatever changes: it failed."""
+        watched = self._watched[repository]
+        watched.due = watched.rests_until = time.time() + seconds
+
+    def __iter__(self) -> Iterator[set[Path]]:
+        """Wait, and yield what to look at; ends when `stop` is set.
+
+        Raises:
+            KeyboardInterrupt: as elsewhere.
+        """
+        for changed in self._changes():
+            for watched in self._watched.values():
+                watched.note(changed)
+            due = {path for path, one in self._watched.items() if one.is_due(self.debounce)}
+            for path in due:
+                self._watched[path].begin(self.every)
+            if due:
+                yield due
+            if self.stop.is_set():
+                return
+
+    def _changes(self) -> Iterator[set[Path]]:
+        """The paths that changed, at each tick; mostly none."""
+        if self.files:
+            try:
+                yield from self._noticed()
+                return
+            except OSError as error:
+                self.reporter.warn(
+                    f"files cannot be watched ({error}): only commits and the schedule are noticed"
+                )
+        before = {path: one.marks() for path, one in self._watched.items()}
+        while not self.stop.is_set():
+            now = {path: one.marks() for path, one in self._watched.items()}
+            yield {path / NUDGE for path in now if now[path] != before[path]}
+            before = now
+            self.stop.wait(self._tick)
+
+    def _noticed(self) -> Iterator[set[Path]]:
+        import watchfiles
+
+        folders = {folder for one in self._watched.values() for folder in one.folders()}
+        tick = max(1, round(self._tick * 1000))
+        for changes in watchfiles.watch(
+            *sorted(folders), watch_filter=None, debounce=tick, step=max(1, tick // 4),
+            rust_timeout=tick, yield_on_timeout=True, stop_event=self.stop,
+        ):  # fmt: skip
+            yield {Path(path) for _, path in changes}
+
+
+@dataclass
+class _Watched:
+    """One repository: what changed since it was looked at, and when that is to be.
+
+    Times of changes are of the monotonic clock; `due` and `rests_until` are of the wall clock,
+    which goes on while a laptop sleeps.
+    """
+
+    path: Path
+    git_folders: list[Path] = field(default_factory=list)
+    first: float | None = None
+    last: float = 0.0
+    due: float = 0.0
+    rests_until: float = 0.0
+    _ignored: dict[str, bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        told = git(self.path, "rev-parse", "--absolute-git-dir", "--git-common-dir") or ""
+        # The second one is told from the folder; a worktree has two of its own.
+        found = [(self.path / line).resolve() for line in told.splitlines()]
+        self.git_folders = list(dict.fromkeys(found))
+
+    def folders(self) -> list[Path]:
+        """What to watch: the repository, and its git folders where they are elsewhere."""
+        elsewhere = [one for one in self.git_folders if not one.is_relative_to(self.path)]
+        return [self.path, *elsewhere]
+
+    def note(self, paths: set[Path]) -> None:
+        """Take note of those paths that are changes of this repository."""
+        if self._counts(paths):
+            self.last = time.monotonic()
+            self.first = self.last if self.first is None else self.first
+
+    def is_due(self, debounce: float) -> bool:
+        """Whether it is to be looked at now."""
+        if time.time() < self.rests_until:
+            return False
+        if time.time() >= self.due:
+            return True
+        now = time.monotonic()
+        return self.first is not None and (
+            now - self.last >= debounce or now - self.first >= PATIENCE * debounce
+        )
+
+    def begin(self, every: float) -> None:
+        """It is looked at now; what changes from here on is for the next time."""
+        self.first, self.due = None, time.time() + every
+
+    def marks(self) -> list[tuple[int, int, int]]:
+        """What differs after a commit, a switch of branches, a tag or a nudge."""
+        files = [self.path / NUDGE]
+        for folder in self.git_folders:
+            head = folder / "HEAD"
+            files += [head, folder / "packed-refs", folder / "refs" / "tags", folder / "reftable"]
+            ref = head.read_text(encoding="utf-8", errors="replace") if head.exists() else ""
+            files += [place / ref.removeprefix("ref: ").strip() for place in self.git_folders]
+        return [_stat(file) for file in files]
+
+    def _counts(self, paths: set[Path]) -> bool:
+        inside: list[str] = []
+        for path in paths:
+            folder = next((one for one in self.git_folders if path.is_relative_to(one)), None)
+            if folder is not None:
+                if _moves(path.relative_to(folder)):
+                    return True
+            elif path.is_relative_to(self.path):
+                relative = path.relative_to(self.path)
+                if relative == NUDGE:
+                    return True
+                never = _NEVER if self.git_folders else _NEVER_WITHOUT_GIT
+                if not never & set(relative.parts):
+                    inside.append(relative.as_posix())
+        return bool(inside) and not all(self._is_ignored(inside))
+
+    def _is_ignored(self, paths: list[str]) -> list[bool]:
+        """Whether git ignores each; one process for all that are new."""
+        if not self.git_folders:
+            return [False] * len(paths)
+        if len(self._ignored) > _KEPT or any(path.endswith(".gitignore") for path in paths):
+            self._ignored.clear()
+        new = [path for path in paths if path not in self._ignored]
+        if new:
+            asked = "".join(path + "\0" for path in new)
+            told = git(self.path, "check-ignore", "-z", "--stdin", given=asked) or ""
+            found = set(told.split("\0"))
+            self._ignored |= {path: path in found for path in new}
+        return [self._ignored[path] for path in paths]
+
+
+def _moves(path: Path) -> bool:
+    """Whether a file of git's folder tells of a commit, a branch or a tag."""
+    name = path.as_posix()
+    if name.endswith(".lock"):
+        return False
+    return any(name == one or name.startswith(one + "/") for one in _MOVING)
+
+
+def _stat(file: Path) -> tuple[int, int, int]:
+    try:
+        found = file.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _need_watchfiles() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("watchfiles") is None:
+        raise ForgeError(
+            "watchfiles: not installed, so changes of files go unnoticed",
+            "pip install '.[guard]' in a checkout of Forge, or set watch.files: false",
+        )
+
+
+__all__ = ["NUDGE", "PATIENCE", "Watcher"]
