@@ -19,6 +19,7 @@ from forge_cli.cli import (
     deploy,
     doctor,
     export,
+    guard,
     jobs,
     mine,
     raft,
@@ -81,6 +82,7 @@ for name, function in (
 ):
     app.command(name)(_quiet_pipe(function))
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(guard.app, name="guard")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(config.app, name="config")
 

@@ -92,7 +92,7 @@ class Guarded:
         Raises:
             Busy: another one guards this repository.
         """
-        self._prepare()
+        self.prepare()
         with open(self.folder / "lock", "a+") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,12 +141,12 @@ class Guarded:
 
     def save(self, state: State) -> None:
         """Write the state atomically."""
-        self._prepare()
+        self.prepare()
         write_json(self.folder / "state.json", state.model_dump(mode="json"))
 
     def add(self, entry: Cycle | Drift) -> None:
         """Append to the history of cycles, or of drift."""
-        self._prepare()
+        self.prepare()
         file = self._file(type(entry))
         with open(file, "ab") as stream:
             # A line that a crash cut off must not swallow this one.
@@ -165,8 +165,8 @@ class Guarded:
     def _file(self, kind: type[Cycle] | type[Drift]) -> Path:
         return self.folder / ("history.jsonl" if kind is Cycle else "drift.jsonl")
 
-    def _prepare(self) -> None:
-        """The folder, which git and mining pass by."""
+    def prepare(self) -> None:
+        """Make the folder, which git and mining pass by."""
         self.folder.mkdir(parents=True, exist_ok=True)
         ignored = self.folder.parent / ".gitignore"
         if not ignored.exists():

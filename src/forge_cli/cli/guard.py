@@ -1,0 +1,192 @@
+"""`forge guard`: keeps models up with their repositories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from forge_cli.cli._options import Json, Quiet, Verbose
+from forge_cli.cli._output import Output
+
+if TYPE_CHECKING:
+    from forge_cli.guard.config import GuardConfig, Repository
+    from forge_cli.guard.install import Kind, Plan
+
+app = typer.Typer(no_args_is_help=True, help="Keep a model up with its repository.")
+
+FILE = Path("guard.yaml")
+Config = Annotated[Path, typer.Option("-c", "--config", help="The file that says what is guarded.")]
+Kinds = Annotated[
+    list[Literal["hook", "launchd", "systemd"]] | None,
+    typer.Option("--schedule", help="Git hooks, or a service (default: hooks and this system's)."),
+]
+Load = Annotated[
+    bool, typer.Option("--load", help="Also run the commands that start or end the service.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be written; write nothing.")
+]
+
+
+@app.command()
+def init(
+    config: Config = FILE,
+    json_lines: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a guard.yaml with every setting, its default and what it means.
+
+    Example: forge guard init
+    """
+    from forge_cli.core.errors import UsageError
+    from forge_cli.core.jsonl import atomic_file
+    from forge_cli.guard.template import commented
+
+    if config.exists():
+        raise UsageError(f"{config}: is there already", "edit it, or name another with -c")
+    with atomic_file(config) as stream:
+        stream.write(commented().encode())
+    output = Output(json_lines=json_lines, quiet=quiet)
+    output.note(f"wrote {config}")
+    output.next(f"forge guard run{_told(config)}")
+
+
+@app.command()
+def run(
+    config: Config = FILE,
+    json_lines: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Watch the repositories, and retrain and deploy where the rules and the gates say so.
+
+    Until Ctrl-C or SIGTERM; what was under way goes on the next time. Without a guard.yaml this
+    folder is guarded, by the defaults. Example: forge guard run
+    """
+    output = Output(json_lines=json_lines, quiet=quiet)
+    from forge_cli.core.config import parse_duration
+    from forge_cli.guard.cycle import look
+    from forge_cli.guard.guardian import guard
+    from forge_cli.guard.watch import Watcher
+
+    found, file, folders = _read(config, needed=False)
+    watcher = Watcher(
+        folders, debounce=parse_duration(found.watch.debounce),
+        every=parse_duration(found.watch.every), files=found.watch.files, reporter=output,
+    )  # fmt: skip
+    output.note(f"guards {', '.join(map(str, folders))}")
+    try:
+        guard(watcher, lambda folder: look(found, file, folders[folder], output), output)
+    except KeyboardInterrupt:
+        output.note("ended; the models are served as they are")
+    output.next(f"forge guard status{_told(config)}")
+
+
+@app.command()
+def install(
+    config: Config = FILE,
+    schedule: Kinds = None,
+    load: Load = False,
+    dry_run: DryRun = False,
+    json_lines: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Install git hooks that tell the guardian of commits, and a service that runs it.
+
+    Prints the commands that start it. Example: forge guard install --dry-run
+    """
+    from forge_cli.guard.install import plan_install
+
+    _, file, folders = _read(config)
+    kinds = _kinds(schedule, dry_run=dry_run)
+    output = Output(json_lines=json_lines, quiet=quiet)
+    plan = plan_install(file, folders, kinds)
+    _carry_out(plan, output, load=load, dry_run=dry_run)
+    output.next(f"forge guard status{_told(config)}")
+
+
+@app.command()
+def uninstall(
+    config: Config = FILE,
+    schedule: Kinds = None,
+    load: Load = False,
+    dry_run: DryRun = False,
+    json_lines: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Remove what install put there, and nothing else; what the guardian knows stays.
+
+    Prints the commands that end the service. Example: forge guard uninstall
+    """
+    from forge_cli.guard.install import plan_uninstall
+
+    _, file, folders = _read(config)
+    kinds = _kinds(schedule, dry_run=dry_run)
+    output = Output(json_lines=json_lines, quiet=quiet)
+    plan = plan_uninstall(file, folders, kinds)
+    _carry_out(plan, output, load=load, dry_run=dry_run)
+    output.next(f"forge guard install{_told(config)}")
+
+
+def _carry_out(plan: Plan, output: Output, *, load: bool, dry_run: bool) -> None:
+    from forge_cli.guard.install import apply, run_commands
+
+    for reason in plan.left_out:
+        output.warn(reason)
+    if not dry_run:
+        apply(plan)
+    for change in plan.changes:
+        action = change.action
+        done = {"write": "wrote", "change": "changed", "remove": "removed"}.get(action, action)
+        output.note(f"{f'would {action}' if dry_run else done} {change.file}")
+        if dry_run and change.after is not None and action != "unchanged":
+            output.note(change.after.decode("utf-8", "replace"))
+    if load and not dry_run:
+        run_commands(plan)
+    if output.json_lines:
+        changes = [{"file": str(one.file), "action": one.action} for one in plan.changes]
+        commands = [list(command) for command in plan.commands]
+        print(json.dumps({"changes": changes, "commands": commands, "ran": load and not dry_run}))
+    elif not load:
+        import shlex
+
+        for command in plan.commands:
+            print(shlex.join(command))
+
+
+def _kinds(chosen: Sequence[Kind] | None, *, dry_run: bool) -> Sequence[Kind]:
+    """What to install; another system's service can only be shown."""
+    import sys
+
+    from forge_cli.core.errors import UsageError
+    from forge_cli.guard.install import kinds_of_this_machine
+
+    own = kinds_of_this_machine()
+    foreign = [kind for kind in chosen or [] if kind not in own]
+    if foreign and not dry_run:
+        raise UsageError(
+            f"--schedule {foreign[0]}: not of {sys.platform}", f"here there is {', '.join(own)}"
+        )
+    return chosen or own
+
+
+def _read(config: Path, *, needed: bool = True) -> tuple[GuardConfig, Path, dict[Path, Repository]]:
+    """What the file says, its absolute path, and each repository by its folder."""
+    from forge_cli.core.errors import UsageError
+    from forge_cli.guard.config import folder_of, read_config
+
+    if not config.exists() and (needed or config != FILE):
+        raise UsageError(f"{config}: no such file", "write one with: forge guard init")
+    found, file = read_config(config), config.absolute()
+    return found, file, {folder_of(one, file): one for one in found.repositories}
+
+
+def _told(config: Path) -> str:
+    return "" if config == FILE else f" -c {config}"
