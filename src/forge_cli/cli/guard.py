@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,9 +20,12 @@ app = typer.Typer(no_args_is_help=True, help="Keep a model up with its repositor
 FILE = Path("guard.yaml")
 Config = Annotated[Path, typer.Option("-c", "--config", help="The file that says what is guarded.")]
 Kinds = Annotated[
-    list[Literal["hook", "launchd", "systemd"]] | None,
-    typer.Option("--schedule", help="Git hooks, or a service (default: hooks and this system's)."),
-]
+    list[str] | None,
+    typer.Option(
+        "--schedule", metavar="hook|launchd|systemd",
+        help="Git hooks, or a service that runs it (default: hooks and this system's service).",
+    ),
+]  # fmt: skip
 Load = Annotated[
     bool, typer.Option("--load", help="Also run the commands that start or end the service.")
 ]
@@ -161,20 +163,21 @@ def _carry_out(plan: Plan, output: Output, *, load: bool, dry_run: bool) -> None
             print(shlex.join(command))
 
 
-def _kinds(chosen: Sequence[Kind] | None, *, dry_run: bool) -> Sequence[Kind]:
+def _kinds(chosen: list[str] | None, *, dry_run: bool) -> list[Kind]:
     """What to install; another system's service can only be shown."""
     import sys
+    from typing import get_args
 
     from forge_cli.core.errors import UsageError
-    from forge_cli.guard.install import kinds_of_this_machine
+    from forge_cli.guard.install import Kind, kinds_of_this_machine
 
     own = kinds_of_this_machine()
-    foreign = [kind for kind in chosen or [] if kind not in own]
-    if foreign and not dry_run:
-        raise UsageError(
-            f"--schedule {foreign[0]}: not of {sys.platform}", f"here there is {', '.join(own)}"
-        )
-    return chosen or own
+    may = get_args(Kind) if dry_run else own
+    for kind in chosen or []:
+        if kind not in may:
+            why = f"not of {sys.platform}" if kind in get_args(Kind) else "no such thing"
+            raise UsageError(f"--schedule {kind}: {why}", f"here there is {', '.join(may)}")
+    return [kind for kind in may if kind in chosen] if chosen else own
 
 
 def _read(config: Path, *, needed: bool = True) -> tuple[GuardConfig, Path, dict[Path, Repository]]:
