@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from page_server import Served
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from forge_cli.serve.jobs.job import Spec
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 ANSWER = (
     "##Reason: Document [1] sets it.\n##begin_quote##\n    limit = 3\n##end_quote##\n"
     "##begin_quote##\nlimit = 4\n##end_quote##\n"
     "##Answer: 3 <script>document.title = 'taken'</script><img src=x>"
 )
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    flags = ["--disable-quic", "--no-first-run", "--disable-background-networking"]
-    flags += ["--disable-component-update", "--disable-sync"]
-    # Chromium refuses to be root's in its own sandbox; the page is ours.
-    flags += ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=BROWSER, args=flags)
-        yield found
-        found.close()
 
 
 @contextmanager
