@@ -25,7 +25,7 @@ ALLOWED = {
     "doctor": {"core", "models"},
     "pipeline": {"core", "models", "teachers"} | STAGES,
     "serve": {"core", "models", "teachers", "pipeline"} | STAGES,
-    "guard": {"core", "models", "teachers", "pipeline"} | STAGES,
+    "guard": {"core", "models", "teachers", "pipeline", "serve"} | STAGES,
     "cli": {"core", "models", "teachers", "pipeline", "serve", "guard", "recipes", "doctor", ""}
     | STAGES,
     "__main__": {"cli"},

@@ -10,6 +10,8 @@ import typer
 
 from forge_cli.cli._options import Json, Quiet, Verbose
 from forge_cli.cli._output import Output
+from forge_cli.cli.guard_look import add_to as add_looks
+from forge_cli.cli.guard_templates import templates
 
 if TYPE_CHECKING:
     from forge_cli.guard.config import GuardConfig, Repository
@@ -32,6 +34,10 @@ Load = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be written; write nothing.")
 ]
+
+
+add_looks(app)
+app.command()(templates)
 
 
 @app.command()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from forge_cli.core.errors import GateFailed
 from forge_cli.core.events import Reporter
 from forge_cli.core.records import Message
-
-if TYPE_CHECKING:
-    from forge_cli.deploy.ollama import Server
 
 _TOKENS = 256  # a quote of some lines, and the answer
 # Of the questions that the trained model is known to answer, a file of fewer bits may miss some.
@@ -33,6 +30,15 @@ class Question:
 HELLO = Question((Message(role="user", content="Say hello."),))
 
 
+class Chats(Protocol):
+    """A server that answers: `deploy.ollama.Server`, or another in its place."""
+
+    def chat(
+        self, name: str, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]
+    ) -> str:
+        """The whole answer to a chat of the model under `name`."""
+
+
 @dataclass(frozen=True)
 class SmokeAnswer:
     """One smoke question as the served model answered it."""
@@ -48,7 +54,7 @@ class SmokeAnswer:
 
 
 def ask(
-    server: Server, name: str, questions: Sequence[Question], system: str, reporter: Reporter
+    server: Chats, name: str, questions: Sequence[Question], system: str, reporter: Reporter
 ) -> tuple[SmokeAnswer, ...]:
     """Ask the model under `name`, greedily; it must answer, and mostly hold what is expected.
 

@@ -131,6 +131,9 @@ class Retraining(_Section):
 class QualityGates(_Section):
     """What a new model must pass to be deployed; a gate left null is not held."""
 
+    sources: bool = Field(
+        True, description="no changed file looks broken, and documentation still fits its code"
+    )
     examples: int | None = Field(16, ge=1, description="rows that it was trained on, at least")
     quotes: Share | None = Field(
         0.5, description="share of its held-out answers whose quotes are all verified, at least"
@@ -148,9 +151,10 @@ class QualityGates(_Section):
     latency: float | None = Field(
         None, gt=0, description="seconds to a token, as a multiple of the deployed model's"
     )
-    unknown: Literal["fail", "pass"] = Field(
-        "fail", description="what a gate with not enough samples does"
-    )
+    unknown: Literal["fail", "lean", "pass"] = Field(
+        "lean", description="with not enough samples for an interval: fail, pass, or lean: pass "
+        "if the mean points the right way"
+    )  # fmt: skip
     rules: list[str] = Field(
         default_factory=list, description="more, as of forge eval --gate: new.answer_f1.low > 0"
     )

@@ -53,7 +53,8 @@ class State(BaseModel):
     """state.json.
 
     Attributes:
-        phase: how far `cycle` has come, the last of what is done. seconds: it took so far.
+        phase: how far `cycle` has come, the last of what is done.
+        attempts: how often it was begun, but for those that were interrupted by a user.
         smoke: when the served model was last asked.
         refused: the commit whose model was last refused: it is not trained again.
     """
@@ -63,6 +64,7 @@ class State(BaseModel):
     deployed: Deployed | None = None
     cycle: Cycle | None = None
     phase: Phase = "begun"
+    attempts: int = 0
     spent: list[Spent] = Field(default_factory=list)
     smoke: str = ""
     refused: str = ""

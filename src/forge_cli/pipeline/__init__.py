@@ -39,6 +39,7 @@ def train(
     need_end: bool = True,
     reporter: Reporter = SILENT,
     watch: Callable[[], None] = lambda: None,
+    fit: Callable[[RunDir], None] | None = None,
 ) -> RunDir:
     """From a repository to a judged model, or from examples to a trained one; resumes.
 
@@ -47,16 +48,17 @@ def train(
             (training alone); with loss dpo a file of preferences.
         run: the run directory (None: .forge/runs/ and the source's name).
         watch: called while other processes that train along are waited for, may raise.
+        fit: trains the run in place of this process.
     """
     with leading(reporter, watch) as world:  # first, so that the others hear what is wrong
         resolved = with_adapters(resolved)
         _check_budget(resolved.settings)
-        return _train(source, resolved, run, fresh, need_end, reporter, world)
+        return _train(source, resolved, run, fresh, need_end, reporter, world, fit)
 
 
 def _train(
     source: str, resolved: Resolved, run: Path | None, fresh: bool, need_end: bool,
-    reporter: Reporter, world: World | None,
+    reporter: Reporter, world: World | None, other: Callable[[RunDir], None] | None,
 ) -> RunDir:  # fmt: skip
     if source != "-" and Path(source).is_dir():
         if resolved.settings.loss == "dpo":
@@ -70,8 +72,11 @@ def _train(
         directory = _open(path.name or "root", str(path), resolved, run, fresh)
         with directory.locked():
             with_data(directory, path, resolved.settings, reporter)
+            if other:
+                other(directory)
             with accelerator(reporter):
-                fit(directory, resolved.settings, reporter, world)
+                if not other:
+                    fit(directory, resolved.settings, reporter, world)
                 judge(directory, reporter)
         return directory
     if source != "-" and not Path(source).exists():

@@ -28,20 +28,45 @@ class Client:
         except (httpx.InvalidURL, UnicodeError) as error:
             raise ForgeError(f"--url {url}: {error}", f"such as {URL}") from None
 
-    def json(self, method: str, path: str, **params: Any) -> Any:
+    def json(
+        self, method: str, path: str, *, body: Any = None, key: str = "", **params: Any
+    ) -> Any:
         """The answer's body; None if it has none.
 
+        Args:
+            body: sent as JSON. key: the request's Idempotency-Key.
+
         Raises:
-            ForgeError: no server, or it refuses.
+            ForgeError: no server (transient), or it refuses.
         """
-        given = {key: value for key, value in params.items() if value not in (None, "")}
+        given = {name: value for name, value in params.items() if value not in (None, "")}
+        headers = {"Idempotency-Key": key} if key else {}
+        return self._asked(method, path, params=given, json=body, headers=headers)
+
+    def upload(self, name: str, rows: bytes) -> Any:
+        """Send rows to train on; what the server knows of the file."""
+        files = {"file": (name, rows, "application/jsonl")}
+        return self._asked("POST", "/v1/files", data={"purpose": "fine-tune"}, files=files)
+
+    def _asked(self, method: str, path: str, **how: Any) -> Any:
         try:
-            answer = self._http.request(method, path, params=given)
+            answer = self._http.request(method, path, **how)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
         if answer.is_error:
             raise _refused(answer)
         return answer.json() if answer.content else None
+
+    def blocks(self, path: str) -> Iterator[bytes]:
+        """A file as it comes."""
+        try:
+            with self._http.stream("GET", path) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise _refused(answer)
+                yield from answer.iter_bytes()
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
 
     def jobs(self, state: str, limit: int) -> Iterator[dict[str, Any]]:
         """The newest jobs, the newest first."""
@@ -82,7 +107,9 @@ class Client:
             raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> ForgeError:
-        return ForgeError(f"{self.url}: {error}", "start forge serve, or name its --url")
+        fault = ForgeError(f"{self.url}: {error}", "start forge serve, or name its --url")
+        fault.transient = True
+        return fault
 
 
 def _refused(answer: httpx.Response) -> ForgeError:

@@ -13,16 +13,17 @@ from forge_cli.core.config import Settings, checked
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import read_records
-from forge_cli.core.records import Chunk
+from forge_cli.core.records import Chunk, Verdict
 from forge_cli.core.run_dir import RunDir
 from forge_cli.guard.config import RetrainWhen
+from forge_cli.guard.docs_fit import docs_fit
 from forge_cli.guard.drift.asking import ask_deployed
 from forge_cli.guard.drift.repository import corrections_in, head, tags_in
 from forge_cli.guard.drift.rows import find_rows
 from forge_cli.guard.records import Drift
 from forge_cli.guard.state import Deployed, Guarded
 from forge_cli.pipeline import mine_chunks
-from forge_cli.pipeline.update import Changes, changes
+from forge_cli.pipeline.update import Changes, changes, suspects
 
 ROWS, ANSWERS = 24, 8
 # A mean of fewer rows says more of the rows than of the model.
@@ -60,7 +61,9 @@ def measure(
         ForgeError: nothing can be mined, or the run of the deployed model is gone or broken.
     """
     then = _Then.of(guarded, deployed) if deployed else None
-    now = b"".join(mine_chunks(guarded.repository, then.s if then else settings, reporter).lines())
+    left_out: list[Verdict] = []
+    mined = mine_chunks(guarded.repository, then.s if then else settings, reporter, left_out.append)
+    now = b"".join(mined.lines())
     contents = hashlib.sha256(now).hexdigest()[:16]
     before = _before(guarded, deployed.run if deployed else "", contents)
     wanted = bool(then and ask)
@@ -73,6 +76,7 @@ def measure(
         run=deployed.run if deployed else "",
         since=then.commit if then else "",
         contents=contents,
+        suspicious=_suspicious(trained, chunks, found, left_out) if then else [],
         **_counted(found),
         **_surroundings(guarded, deployed),
     )
@@ -136,6 +140,20 @@ def _wants(when: RetrainWhen, share: float) -> bool:
         return False  # nothing is new
     by_rule = when.loss is not None or when.score is not None
     return by_rule or (when.drift is not None and share >= when.drift / 2)
+
+
+def _suspicious(
+    old: Sequence[Chunk], now: Sequence[Chunk], found: Changes, left_out: Sequence[Verdict]
+) -> list[str]:
+    """What looks broken rather than new, file by file and over all documentation that is new."""
+    told = [f"{one.path}: {one.reason}" for one in suspects(old, now, found, left_out)]
+    fit = docs_fit([*found.added, *(new for _, new in found.changed)], old)
+    if fit.suspicious:
+        told.append(
+            f"documentation: {fit.fitting} of {fit.docs} new docstrings speak of their own code, "
+            f"of those before {fit.before:.0%} do"
+        )
+    return told
 
 
 def _counted(found: Changes) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def _drift(drift: Drift, symbols: Sequence[tuple[str, str, str]]) -> DriftFields
     for what, path, symbol in symbols:
         by_path.setdefault(path, []).append((what, symbol or "text"))
     paths = sorted(by_path, key=lambda path: -len(by_path[path]))
-    values = drift.model_dump(exclude={"paths"})
+    values = drift.model_dump(exclude={"paths", "run", "contents", "asked"})
     return DriftFields(
         **values | {"commit": drift.commit[:10], "since": drift.since[:10]},
         most_changed=[_changed(path, by_path[path]) for path in paths[:PATHS]],

@@ -65,6 +65,7 @@ class ReasonFields(Fields):
     rule: str
     says: bool = Field(description="whether it asks for, or holds back, a retraining")
     text: str
+    until: str = Field(description="of a hold: when it ends; empty: by a change, not by time")
 
 
 class DecisionFields(Fields):

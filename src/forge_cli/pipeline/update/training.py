@@ -16,24 +16,29 @@ from forge_cli.core.run_dir import RunDir
 RATE = 0.5
 
 
-def train_on(run: RunDir, base: RunDir, s: Settings, reporter: Reporter) -> None:
-    """Train over the update's rows, once; an interrupted training resumes."""
-    from forge_cli.pipeline import fit
-
+def prepared(run: RunDir, base: RunDir, s: Settings) -> Settings:
+    """The settings to train the update with; what differs stands in run.json under `update`."""
     how = run.state["update"]
     if how["mode"] == "afresh":
-        fit(run, s, reporter)
-        return
+        return s
     how["full_rate"] = s.learning_rate or _full_rate(base)
     how["full_rows"] = _full_rows(base)
-    run.save()
     changed: dict[str, Any] = {"learning_rate": how["full_rate"] * how["rate"]}
     if s.steps:
         # As many passes as the full training made over its own rows.
         rows = how["counts"]["fresh"] + how["counts"]["replayed"]
         steps = math.ceil(s.steps * rows / max(1, how["full_rows"]))
         changed["steps"] = min(s.steps, steps)
-    fit(run, s.model_copy(update=changed), reporter)
+    how["settings"] = changed
+    run.save()
+    return s.model_copy(update=changed)
+
+
+def train_on(run: RunDir, s: Settings, reporter: Reporter) -> None:
+    """Train over the update's rows, once; an interrupted training resumes."""
+    from forge_cli.pipeline import fit
+
+    fit(run, s, reporter)
 
 
 def _full_rate(base: RunDir) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from forge_cli.pipeline.update.lineage import (
 from forge_cli.pipeline.update.plan import make_plan
 from forge_cli.pipeline.update.rows import ask_anew, assemble
 from forge_cli.pipeline.update.suspects import Suspect, by_file, suspects
-from forge_cli.pipeline.update.training import RATE, train_on
+from forge_cli.pipeline.update.training import RATE, prepared, train_on
 
 REPLAY = 1.0  # old training rows for each new one
 HOLD = 0.3  # of the groups of files with new code
@@ -48,6 +49,7 @@ def update(
     rate: float = RATE,
     afresh: bool = False,
     fresh: bool = False,
+    fit: Callable[[RunDir], None] | None = None,
     reporter: Reporter = SILENT,
 ) -> RunDir:
     """Bring a run up to date with its repository, as a run of its own; resumes.
@@ -67,6 +69,7 @@ def update(
         rate: the peak learning rate, as a share of the one that a full training has.
         afresh: a full training from the base model, with the same splits.
         fresh: start `run` over.
+        fit: trains in place of this process (see `training.prepared`).
 
     Raises:
         UsageError: `base` is no such run, or `run` was begun with other values.
@@ -88,8 +91,12 @@ def update(
     with directory.locked():
         _must_match(directory, asked)
         with_update(directory, base, source, resolved.settings, reporter)
-        with accelerator(reporter):
-            train_on(directory, base, resolved.settings, reporter)
+        s = prepared(directory, base, resolved.settings)
+        if fit:
+            fit(directory)
+        else:
+            with accelerator(reporter):
+                train_on(directory, s, reporter)
     return directory
 
 

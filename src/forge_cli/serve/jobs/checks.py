@@ -14,7 +14,7 @@ from forge_cli.serve.jobs.job import Spec
 from forge_cli.serve.jobs.sources import Allowed, check_source, is_within
 
 # Settings that may name a file or a folder of this machine.
-_PATHS = ("model", "suites", "sides", "teacher", "judge")
+_PATHS = ("model", "suites", "sides", "teacher", "judge", "adapters")
 _LOCAL = re.compile(r"^(/|~|\.\.?(/|$))|(^|/)\.\.(/|$)|\.(gguf|ya?ml|jsonl?)$")
 
 
@@ -43,7 +43,8 @@ def check_spec(spec: Spec, allowed: Allowed) -> None:
         for text in _texts(spec.options.get(name)):
             path = text.split(":", 1)[1] if re.match(r"(mlx|checkpoint):", text) else text
             path = path.removesuffix("+examples")
-            if _LOCAL.search(path) and not is_within(Path(path), allowed):
+            local = name == "adapters" or _LOCAL.search(path)
+            if local and not is_within(Path(path), allowed):
                 raise NotAllowed(
                     f"options.{name}: {text}: not in a folder that this server may read",
                     "start it with --allow FOLDER",

@@ -61,8 +61,8 @@ def begin_with(home: Path, allowed: Allowed, store: JobStore) -> Begin:
     return begin
 
 
-# Which would run code of the repository, reach other machines, or write to others' names.
-FORBIDDEN = {"execute", "test_command", "hosts", "host", "teacher_url", "adapters"}
+# Which would run code of the repository or reach other machines.
+FORBIDDEN = {"execute", "test_command", "hosts", "host", "teacher_url"}
 # Of these, what a worker that was started to allow it lets jobs have.
 EXECUTING = {"execute", "test_command"}
 

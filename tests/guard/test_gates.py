@@ -1,0 +1,110 @@
+"""The quality gates over comparisons by hand: which of them lets what through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forge_cli.core.errors import UsageError
+from forge_cli.core.run_dir import RunDir
+from forge_cli.guard.config import QualityGates
+from forge_cli.guard.gates import hold
+
+
+def found(base: float, tuned: float, verdict: str, *, spread: float = 0.05, n: int = 40) -> Any:
+    difference = tuned - base
+    return {
+        "base": base, "tuned": tuned, "difference": difference, "low": difference - spread,
+        "high": difference + spread, "n": n, "clusters": n // 3, "p": 0.01, "p_corrected": 0.01,
+        "detectable": None, "verdict": verdict,
+    }  # fmt: skip
+
+
+NEW, OLD = (
+    {"answer_loss": found(1.0, 0.4, "better"), "quote_correct": found(0.5, 0.8, "better")},
+    {
+        "answer_loss": found(0.4, 0.41, "no difference shown"),
+        "answer_f1": found(0.7, 0.7, "no difference shown"),
+        "quote_correct": found(0.8, 0.8, "no difference shown"),
+    },
+)
+GOOD = {"new": NEW, "old": OLD}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    made = RunDir.open(tmp_path / "run", {"rank": 4})
+    made.record(train={"rows": 40})
+    return made
+
+
+def lost(run: RunDir, comparison: Any = GOOD, **gates: Any) -> list[str]:
+    return [g.name for g in hold(QualityGates(**gates), run, comparison) if not g.passed]
+
+
+def changed(side: str, **metrics: Any) -> Any:
+    return GOOD | {side: GOOD[side] | metrics}
+
+
+def test_what_is_better_on_new_code_and_no_worse_on_old_passes(run: RunDir) -> None:
+    gates = hold(QualityGates(), run, GOOD)
+    assert [g.name for g in gates] == ["examples", "quotes", "new", "old", "forgetting"]
+    assert all(g.passed for g in gates)
+    assert "1.000 → 0.400 (-0.600 [-0.650, -0.550], 40 rows, 13 files): better" in gates[2].text
+
+
+@pytest.mark.parametrize(
+    "comparison, gates, expected",
+    [
+        (GOOD, {"examples": 41}, ["examples"]),
+        (GOOD, {"quotes": 0.81}, ["quotes"]),
+        ({"new": {}, "old": {}}, {"unknown": "pass"}, ["quotes", "forgetting"]),
+        (changed("new", answer_loss=found(1, 0.99, "no difference shown")), {}, ["new"]),
+        (changed("new", answer_loss=found(1, 0.99, "no difference shown")),
+         {"new": "not worse"}, []),
+        (changed("new", answer_loss=found(1, 1.3, "worse")), {"new": "not worse"}, ["new"]),
+        (changed("old", quote_correct=found(0.8, 0.3, "worse")), {}, ["old"]),
+        (changed("old", answer_loss=found(0.4, 0.46, "no difference shown")), {}, ["forgetting"]),
+        (changed("old", answer_loss=found(0.4, 0.46, "no difference shown")),
+         {"forgetting": 0.2}, []),
+        (GOOD, {"rules": ["new.answer_loss.high < -0.5", "old.answer_f1 is not worse"]}, []),
+        (GOOD, {"rules": ["new.answer_loss.high < -0.6"]}, ["rule"]),
+        (GOOD, {"latency": 1.5}, ["latency"]),
+        (GOOD | {"latency": {"token_seconds": found(0.02, 0.04, "worse")}}, {"latency": 1.5},
+         ["latency"]),
+        (GOOD | {"latency": {"token_seconds": found(0.02, 0.021, "worse")}}, {"latency": 1.5}, []),
+        ({"new": NEW}, {}, []),  # a first model: there is no old code
+        (GOOD, {"examples": None, "quotes": None, "new": None, "old": None, "forgetting": None},
+         []),
+    ],
+)  # fmt: skip
+def test_each_gate(run: RunDir, comparison: Any, gates: Any, expected: list[str]) -> None:
+    assert lost(run, comparison, **gates) == expected
+
+
+@pytest.mark.parametrize(
+    "unknown, tuned, passes",
+    [
+        ("fail", 0.4, False), ("pass", 0.4, True), ("lean", 0.4, True), ("lean", 1.1, False),
+        ("lean", 1.0, False), ("pass", 1.1, True),
+    ],
+)  # fmt: skip
+def test_few_samples_pass_only_as_told(
+    run: RunDir, unknown: str, tuned: float, passes: bool
+) -> None:
+    few = found(1.0, tuned, "not enough samples", n=6)
+    assert ("new" not in lost(run, changed("new", answer_loss=few), unknown=unknown)) == passes
+
+
+def test_forgetting_with_few_samples_goes_by_the_mean(run: RunDir) -> None:
+    few = found(0.4, 0.45, "not enough samples", spread=1.0, n=6)
+    assert lost(run, changed("old", answer_loss=few)) == []
+    assert lost(run, changed("old", answer_loss=few), forgetting=0.04) == ["forgetting"]
+    assert lost(run, changed("old", answer_loss=few), unknown="fail") == ["forgetting"]
+
+
+def test_a_rule_that_cannot_be_read_is_refused(run: RunDir) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        hold(QualityGates(rules=["nonsense"]), run, GOOD)
