@@ -13,6 +13,7 @@ from openai_serving import serving
 
 from forge_cli.core.records import Example, Message, Origin, Preference
 from forge_cli.serve.jobs import Spec
+from forge_cli.serve.jobs.command import environment_of
 from forge_cli.serve.jobs.files import rows_to_train
 from forge_cli.serve.services import Services
 from tiny_train import examples
@@ -107,6 +108,13 @@ def test_pages_and_metadata(place: Place) -> None:
     assert [job.id for job in some] == [made[3], made[1]]
 
 
+def test_a_number_may_come_as_text(place: Place) -> None:
+    job = create(place, extra_body={"options": {"epochs": "1.5", "accumulate": "2"}})
+    assert (job.hyperparameters.n_epochs, job.hyperparameters.batch_size) == (1.5, 2)
+    own = place[1].store.find(job.id)
+    assert own and environment_of(own)["FORGE_EPOCHS"] == '"1.5"', "quoted once"
+
+
 def test_one_key_makes_one_job(place: Place) -> None:
     headers = {"Idempotency-Key": "k1"}
     assert create(place, extra_headers=headers).id == create(place, extra_headers=headers).id
@@ -143,6 +151,17 @@ def test_preferences_train_by_dpo(place: Place) -> None:
             {"model": "org/far", "hyperparameters": {"learning_rate_multiplier": 2}},
             "hyperparameters.learning_rate_multiplier",
             "is known when the model is here",
+        ),
+        (
+            {"model": "x" * 300, "hyperparameters": {"learning_rate_multiplier": 2}},
+            "model",
+            "not a model that can be read",
+        ),
+        ({"extra_body": {"options": {"epochs": "1e999"}}}, None, "options.epochs: not a finite"),
+        (
+            {"method": {"type": "dpo", "dpo": {"hyperparameters": {"gamma": 1}}}},
+            "method.dpo.hyperparameters.gamma",
+            "Extra inputs",
         ),
     ],
 )

@@ -184,6 +184,8 @@ def test_what_a_job_wrote(server: Serving, tmp_path: Path) -> None:
         (403, {"source": "relative"}, "not in a folder"),
         (403, {"source": "https://evil.example/x"}, "not a host"),
         (403, {"source": "file:///etc"}, "git URL"),
+        (403, {"source": "https://[x/y"}, "not a URL"),
+        (403, {"source": "https://git.example:99999/x"}, "not a URL"),
         (403, {"options": {"model": "/etc/passwd"}}, "options.model"),
         (403, {"options": {"model": "mlx/../../x"}}, "options.model"),
         (403, {"options": {"suites": ["../x.yaml"]}}, "options.suites"),

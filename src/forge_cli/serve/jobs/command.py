@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from math import isfinite
 from pathlib import Path
 
 import yaml
@@ -83,11 +84,19 @@ def check_options(options: dict[str, object], *, execute: bool = False) -> dict[
             raise UsageError(f"options.{name}: not open to jobs", "start forge train by hand")
         if name not in Settings.model_fields:
             raise UsageError(f"options.{name}: unknown setting", "see: forge config show")
-    checked(options, dict.fromkeys(options, "options"))
+    read = checked(options, dict.fromkeys(options, "options")).model_dump(include=set(options))
+    for name, value in read.items():
+        if any(isinstance(one, float) and not isfinite(one) for one in _each(value)):
+            # "1e999" is a number that no record can hold.
+            raise UsageError(f"options.{name}: not a finite number", "give a smaller one")
     for name, value in options.items():
         if isinstance(value, str) and not _reads_alike(value):
             options = options | {name: json.dumps(value)}
     return options
+
+
+def _each(value: object) -> Iterable[object]:
+    return value if isinstance(value, list) else [value]
 
 
 def _reads_alike(text: str) -> bool:

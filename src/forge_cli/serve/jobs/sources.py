@@ -107,7 +107,11 @@ def is_git(source: str) -> bool:
 
 
 def _check_git(source: str, allowed: Allowed) -> None:
-    split = urlsplit(source)
+    try:
+        split = urlsplit(source)
+        _ = split.port  # read only when it is asked for
+    except ValueError as error:
+        raise UsageError(f"source: not a URL: {error}", "such as https://HOST/PATH") from None
     if split.scheme not in ("https", "ssh") or split.password or source.startswith("-"):
         raise UsageError(
             "source: a git URL must be https://… or ssh://… and hold no password",

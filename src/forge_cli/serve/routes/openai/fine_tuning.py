@@ -105,12 +105,21 @@ def create(
             raise wrong(f"metadata.{name[:64]}", "at most 64 and 512 characters, no openai.…")
     if body.suffix:
         tags[SUFFIX] = body.suffix
-    options = {**_options(body, tags, kind), **body.options, "model": body.model}
+    method, how = _method(body, kind)
+    options = {**_options(body, how, method), **body.options, "model": body.model}
+    times = how.learning_rate_multiplier
+    if times != "auto":
+        tags[MULTIPLIER] = str(times)
     spec = Spec(
         source=body.training_file, validation=body.validation_file or "", export=True, tags=tags,
-        options=check_options(options), priority=0,
+        options=options, priority=0,
     )  # fmt: skip
     check_spec(spec, found.allowed)
+    if times not in ("auto", 1) and "learning_rate" not in options:
+        # Only now: the model's own folder is read for it.
+        options["learning_rate"] = times * _suited_rate(options, method)
+        check_options(options)
+        spec = spec.model_copy(update={"options": options})
     job, _ = found.store.create(spec, idempotency_key or "")
     return job_object(job, found.store)
 
@@ -136,7 +145,8 @@ def _check_files(body: CreateJob, found: Services) -> str:
     return training.kind
 
 
-def _options(body: CreateJob, tags: dict[str, str], kind: str) -> dict[str, Any]:
+def _method(body: CreateJob, kind: str) -> tuple[str, Hyperparameters]:
+    """What to train by, and how; Refused unless the rows are for it."""
     method = body.method or Method()
     is_dpo = method.type == "dpo"
     if is_dpo != (kind == "preference"):
@@ -147,7 +157,11 @@ def _options(body: CreateJob, tags: dict[str, str], kind: str) -> dict[str, Any]
         )
     own = method.dpo if is_dpo else method.supervised
     how = (own.hyperparameters if own else None) or body.hyperparameters or Hyperparameters()
-    options: dict[str, Any] = {"loss": "dpo"} if is_dpo else {}
+    return method.type, how
+
+
+def _options(body: CreateJob, how: Hyperparameters, method: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"loss": "dpo"} if method == "dpo" else {}
     if body.seed is not None:
         options["seed"] = body.seed
     if how.n_epochs != "auto":
@@ -155,30 +169,30 @@ def _options(body: CreateJob, tags: dict[str, str], kind: str) -> dict[str, Any]
     if how.batch_size != "auto":
         # Rows that are packed run as one batch, and a step is a number of batches.
         options |= {"accumulate": how.batch_size, "packing": False}
-    times = how.learning_rate_multiplier
-    if times != "auto":
-        tags[MULTIPLIER] = str(times)
-        if times != 1:
-            options["learning_rate"] = times * _suited_rate(body, is_dpo)
     if isinstance(how, DpoHyperparameters) and how.beta != "auto":
         options["beta"] = how.beta
     return options
 
 
-def _suited_rate(body: CreateJob, is_dpo: bool) -> float:
+def _suited_rate(options: dict[str, Any], method: str) -> float:
     """What 1 stands for: the rate that Forge takes by the width of the model."""
     from forge_cli.models.resolve import BUILT_IN, public_name, resolve
     from forge_cli.train.schedules import suited_rate
 
-    if body.model not in BUILT_IN and public_name(body.model) == body.model:
-        raise wrong(
-            "hyperparameters.learning_rate_multiplier",
-            f"the rate that suits {body.model} is known when the model is here",
-            'send options.learning_rate instead, or leave it "auto"',
-        )
-    config = json.loads((resolve(body.model) / "config.json").read_bytes())
-    init = str(body.options.get("init", Settings.model_fields["init"].default))
-    return suited_rate(config, init, "dpo" if is_dpo else "sft")
+    model = str(options["model"])
+    init = str(options.get("init", Settings.model_fields["init"].default))
+    try:
+        if model not in BUILT_IN and public_name(model) == model:
+            raise wrong(
+                "hyperparameters.learning_rate_multiplier",
+                f"the rate that suits {model} is known when the model is here",
+                'send options.learning_rate instead, or leave it "auto"',
+            )
+        config = json.loads((resolve(model) / "config.json").read_bytes())
+        return suited_rate(config, init, "dpo" if method == "dpo" else "sft")
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError):
+        # No path at all, or a folder whose config.json is no model's.
+        raise wrong("model", "not a model that can be read", "see options.learning_rate") from None
 
 
 @router.get("/fine_tuning/jobs")

@@ -16,6 +16,7 @@ from forge_cli.serve.jobs.store import JobStore
 
 Auto = Literal["auto"]
 SUFFIX, MULTIPLIER = "openai.suffix", "openai.learning_rate_multiplier"  # tags of a job
+_SHOWN = ("epochs", "accumulate", "seed")  # settings that have a place in a job of OpenAI's
 
 
 class Hyperparameters(BaseModel):
@@ -155,11 +156,14 @@ def steps_of(job: Job, store: JobStore) -> list[dict[str, Any]]:
 def job_object(job: Job, store: JobStore) -> FineTuningJob:
     """The view of a job."""
     options, tags = job.spec.options, job.spec.tags
-    multiplier, epochs = tags.get(MULTIPLIER), options.get("epochs", "auto")
+    # As Forge reads them, as one may have come as text.
+    read = Settings(**{name: options[name] for name in _SHOWN if name in options})
+    multiplier = tags.get(MULTIPLIER)
+    # OpenAI's are whole; Forge's need not be.
+    epochs = int(read.epochs) if read.epochs.is_integer() else read.epochs
     how = {
-        # OpenAI's are whole; Forge's need not be.
-        "n_epochs": int(epochs) if epochs != "auto" and int(epochs) == epochs else epochs,
-        "batch_size": options.get("accumulate", "auto"),
+        "n_epochs": epochs if "epochs" in options else "auto",
+        "batch_size": read.accumulate if "accumulate" in options else "auto",
         "learning_rate_multiplier": float(multiplier) if multiplier else "auto",
     }
     kind: Literal["supervised", "dpo"] = "dpo" if options.get("loss") == "dpo" else "supervised"
@@ -181,7 +185,7 @@ def job_object(job: Job, store: JobStore) -> FineTuningJob:
         validation_file=job.spec.validation or None,
         hyperparameters=how,
         method=MethodTold.model_validate({"type": kind, kind: {"hyperparameters": how}}),
-        seed=options.get("seed", Settings.model_fields["seed"].default),
+        seed=read.seed,
         error=error,
         trained_tokens=tokens,
         metadata={name: value for name, value in tags.items() if not name.startswith("openai.")},
