@@ -181,7 +181,7 @@ def test_what_is_wrong_is_said_at_its_field(browser: Browser, served: Served) ->
         expect(source).to_have_accessible_description(
             "source /etc: not in a folder that this server may read. start it with --allow FOLDER "
             "A folder that the server may read, or a git URL of an allowed host: /repos/shop, "
-            "https://github.com/me/shop"
+            "https://github.com/me/shop, https://github.com/me/shop#branch"
         )
         source.fill(str(served.home))
         send.click()

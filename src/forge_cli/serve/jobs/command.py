@@ -15,10 +15,11 @@ from forge_cli.core.config import Settings
 from forge_cli.core.errors import UsageError
 from forge_cli.serve.jobs.attempt import Begin
 from forge_cli.serve.jobs.job import Job
-from forge_cli.serve.jobs.sources import Allowed, prepare
+from forge_cli.serve.jobs.sources import Allowed, is_git, prepare
 from forge_cli.serve.jobs.store import JobStore
 
 FORGE = [sys.executable, "-m", "forge_cli"]
+_CLONE = [sys.executable, "-m", "forge_cli.serve.jobs.clone"]
 
 
 def commands_of(job: Job, source: str, folder: Path) -> list[list[str]]:
@@ -30,11 +31,12 @@ def commands_of(job: Job, source: str, folder: Path) -> list[list[str]]:
     """
     run = str(folder / "run")
     train = [*FORGE, "train", source, "--run", run, "--json"]
+    commands = [[*_CLONE, job.spec.source, source]] if is_git(job.spec.source) else []
     if job.spec.deploy:
-        return [[*train, "--deploy", job.spec.deploy]]
+        return [*commands, [*train, "--deploy", job.spec.deploy]]
     if job.spec.export:
-        return [train, [*FORGE, "export", run, "--json"]]
-    return [train]
+        return [*commands, train, [*FORGE, "export", run, "--json"]]
+    return [*commands, train]
 
 
 def environment_of(job: Job, *, execute: bool = False) -> dict[str, str]:

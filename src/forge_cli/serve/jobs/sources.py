@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from forge_cli.core.errors import ForgeError, UsageError
+from forge_cli.core.errors import UsageError
+from forge_cli.serve.jobs.clone import folder_of
 from forge_cli.serve.jobs.files import NAME, rows_to_train
 from forge_cli.serve.jobs.store import JobStore
 
-# Nothing else may be asked for: no helper programs, no questions, no local files by git.
-_GIT = {
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_ALLOW_PROTOCOL": "https:ssh:git",
-    "GIT_CONFIG_NOSYSTEM": "1",
-}
-_CLONE_SECONDS = 600
+_REF = re.compile(r"\w[\w./-]{0,200}")  # of git; nothing that could be taken for a flag
 
 
 @dataclass(frozen=True)
@@ -68,13 +60,13 @@ def prepare(
     validation: str = "",
     options: Mapping[str, Any] | None = None,
 ) -> str:
-    """The path that the pipeline gets; clones or writes into `folder` what is not here yet.
+    """The path that the pipeline gets; a file is written, a git URL is cloned by the job itself.
 
     Args:
         validation: the id of a file to validate on, beside a file. options: the job's.
 
     Raises:
-        UsageError: not allowed. ForgeError: git fails, or the file is gone.
+        UsageError: not allowed. ForgeError: the file is gone.
     """
     check_source(source, allowed)
     if is_file(source):
@@ -83,7 +75,7 @@ def prepare(
         path.write_bytes(rows_to_train(source, validation, options or {}, store))
         return str(path)
     if is_git(source):
-        return str(_cloned(source, folder))
+        return str(folder_of(source, folder))
     return str(Path(source).resolve())
 
 
@@ -107,11 +99,16 @@ def is_git(source: str) -> bool:
 
 
 def _check_git(source: str, allowed: Allowed) -> None:
+    if not re.fullmatch(r"[!-\[\]-~]+", source):
+        # urlsplit drops a newline and git does not, so they would see different hosts.
+        raise UsageError("source: a git URL is ASCII without spaces", "write others as %XX")
     try:
         split = urlsplit(source)
         _ = split.port  # read only when it is asked for
     except ValueError as error:
-        raise UsageError(f"source: not a URL: {error}", "such as https://HOST/PATH") from None
+        raise UsageError(
+            f"source: not a URL: {error}", "such as https://HOST/PATH, or https://HOST/PATH#BRANCH"
+        ) from None
     if split.scheme not in ("https", "ssh") or split.password or source.startswith("-"):
         raise UsageError(
             "source: a git URL must be https://… or ssh://… and hold no password",
@@ -122,29 +119,5 @@ def _check_git(source: str, allowed: Allowed) -> None:
             f"source: {split.hostname} is not a host that this server may read",
             "start it with --allow-git HOST",
         )
-
-
-def _cloned(source: str, folder: Path) -> Path:
-    name = re.sub(r"[^\w.-]", "", urlsplit(source).path.rstrip("/").rpartition("/")[2]) or "repo"
-    target = folder / "source" / name.removesuffix(".git")
-    if (target / ".git").exists():
-        return target  # of an attempt before: the same commit
-    new = target.with_name(f"{target.name}.new")
-    try:
-        shutil.rmtree(new, ignore_errors=True)
-        new.parent.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            ["git", "clone", "--quiet", "--no-recurse-submodules", "--", source, str(new)],
-            env={**os.environ, **_GIT},
-            capture_output=True,
-            text=True,
-            timeout=_CLONE_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ForgeError(f"git clone: {error}", "try again, or clone it yourself") from None
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise ForgeError(f"git clone: {said[0]}", "see that git can read it on this machine")
-    new.rename(target)
-    return target
+    if "#" in source and not _REF.fullmatch(split.fragment):
+        raise UsageError("source: not a branch or tag behind the #", "such as …/shop#v1.2")

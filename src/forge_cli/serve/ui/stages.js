@@ -3,7 +3,7 @@
 export const STAGES = ["mine", "raft", "validate", "train", "eval", "export", "deploy"];
 
 const TASKS = [
-  ["mine", /^(mining|linking)/],
+  ["mine", /^(cloning|mining|linking)/],
   ["raft", /^asking/],
   ["validate", /^validating/],
   ["train", /^(training|reference|reading)| init$/],

@@ -31,7 +31,7 @@ export function view(root) {
   const send = h("button", { class: "main" }, "Start the job");
   const models = h("datalist", { id: "models" }, MODELS.map((value) => h("option", { value })));
   const form = h("form", { class: "form", novalidate: true },
-    field("source", "Source", "A folder that the server may read, or a git URL of an allowed host: /repos/shop, https://github.com/me/shop", { required: true }),
+    field("source", "Source", "A folder that the server may read, or a git URL of an allowed host: /repos/shop, https://github.com/me/shop, https://github.com/me/shop#branch", { required: true }),
     field("upload", "or examples from a file", "JSON lines, a chat in each; trains on them alone.", { type: "file", accept: ".jsonl,application/jsonl" }),
     field("model", "Model", "Built-in name, Hugging Face id, or a path on the server. Empty: smollm2-135m.", { list: "models" }), models,
     h("fieldset", {}, h("legend", {}, "How long"), h("div", { class: "row" },

@@ -115,7 +115,7 @@ def create(
         options=options, priority=0,
     )  # fmt: skip
     check_spec(spec, found.allowed)
-    if times not in ("auto", 1) and "learning_rate" not in options:
+    if times != "auto" and times != 1 and "learning_rate" not in options:
         # Only now: the model's own folder is read for it.
         options["learning_rate"] = times * _suited_rate(options, method)
         check_options(options)

@@ -161,7 +161,7 @@ def job_object(job: Job, store: JobStore) -> FineTuningJob:
     multiplier = tags.get(MULTIPLIER)
     # OpenAI's are whole; Forge's need not be.
     epochs = int(read.epochs) if read.epochs.is_integer() else read.epochs
-    how = {
+    how: dict[str, float | int | Auto] = {
         "n_epochs": epochs if "epochs" in options else "auto",
         "batch_size": read.accumulate if "accumulate" in options else "auto",
         "learning_rate_multiplier": float(multiplier) if multiplier else "auto",
