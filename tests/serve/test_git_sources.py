@@ -131,6 +131,6 @@ def test_a_clone_that_hangs_is_cancelled(trusted: GitHost, tmp_path: Path) -> No
         until(store, job_id, lambda _: bool(trusted.asked))
         store.add(job_id, "cancel")
         assert until(store, job_id).state == "cancelled"
-    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    found = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True, check=True)
     assert trusted.url("hangs/gone") not in found.stdout
     assert sys.executable in found.stdout, "ps shows what runs"

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shutil
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +23,8 @@ from openai_serving import serving
 from tiny_served import ollama_with, tiny_gguf
 
 from forge_cli.core.errors import ForgeError
+from forge_cli.serve.jobs import JobStore, Spec
+from forge_cli.serve.jobs.storage import open_storage
 from forge_cli.serve.kept import Kept
 
 ASK: dict[str, Any] = {
@@ -189,3 +196,38 @@ def test_one_server_is_kept_and_ended_when_idle(gguf: Path, tmp_path: Path) -> N
         await kept.close()
 
     asyncio.run(use())
+
+
+def test_what_it_runs_ends_with_a_server_that_is_killed(gguf: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    store = JobStore(open_storage(f"sqlite:///{home}/jobs.db"))
+    job, _ = store.create(Spec(source="/repo", export=True))
+    store.add(job.id, "claimed", worker="w")
+    store.add(job.id, "ended", attempt=1, state="succeeded", data={"result": {"record": "run"}})
+    file = home / job.id / "run" / "export" / "model.gguf"
+    file.parent.mkdir(parents=True)
+    shutil.copy(gguf, file)
+    command = [sys.executable, "-m", "forge_cli", "serve", "--port", "0", "--home", str(home)]
+    with subprocess.Popen([*command, "--workers", "0"], stderr=subprocess.PIPE, text=True) as serve:
+        try:
+            assert serve.stderr
+            url = next(
+                found[1] for line in serve.stderr if (found := re.search(r"(http://\S+)", line))
+            )
+            body = ASK | {"model": job.id}
+            answer = httpx.post(
+                f"{url}/v1/chat/completions", json=body, timeout=60, trust_env=False
+            )
+            assert answer.status_code == 200, answer.text
+            assert processes_on(file)
+        finally:
+            serve.kill()
+    deadline = time.monotonic() + 10
+    while processes_on(file):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def processes_on(file: Path) -> int:
+    found = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True, check=True)
+    return sum(str(file) in line for line in found.stdout.splitlines())

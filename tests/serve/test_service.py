@@ -147,5 +147,7 @@ def test_paused_gone_on_cancelled_and_the_server_stopped(service: Service) -> No
     assert '"path": "/fine-tune", "status": 202' in log
     with pytest.raises(httpx.TransportError):
         service.http.get("/healthz")
-    left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    left = subprocess.run(
+        ["ps", "-wweo", "args"], capture_output=True, text=True, check=True
+    ).stdout
     assert str(service.home) not in left, "neither the worker nor the job outlives it"

