@@ -167,6 +167,32 @@ def test_a_job_is_cancelled_by_keyboard_alone(browser: Browser, served: Served) 
         assert kinds == ["retried", "pause", "resumed"]
 
 
+def test_a_job_that_is_over_is_removed_by_keyboard(browser: Browser, served: Served) -> None:
+    open_, over = running(served), finished(served, "/repos/docs", 0.5)
+    (served.home / over / "run").mkdir(parents=True)
+    with opened(browser, served, f"#/jobs/{open_}") as page:
+        remove = page.get_by_role("button", name="Remove", exact=True)
+        expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+        expect(remove).to_have_count(0)
+        # The files of what runs elsewhere are there, which is said.
+        expect(page.get_by_text(f"{open_} ran on mini, where its files are.")).to_be_visible()
+        page.goto(f"{served.url}/#/jobs/{over}")
+        remove.press("Enter")
+        dialog = page.get_by_role("dialog", name="Remove docs?")
+        expect(dialog.get_by_role("button", name="Keep it")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(dialog).to_have_count(0)
+        expect(remove).to_be_focused()
+        assert not served.job(over).removed
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
+        expect(page.get_by_role("link", name="shop")).to_be_visible()
+        expect(page.get_by_role("link", name="docs")).to_have_count(0)
+    assert served.job(over).removed and not (served.home / over).exists()
+
+
 def test_what_is_wrong_is_said_at_its_field(browser: Browser, served: Served) -> None:
     with opened(browser, served, "#/new") as page:
         send = page.get_by_role("button", name="Start the job")

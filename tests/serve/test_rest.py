@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -175,6 +176,26 @@ def test_what_a_job_wrote(server: Serving, tmp_path: Path) -> None:
         assert status in (404, 422), path
     assert find_file(server.home, job_id, "up/run/run.json") is None
     assert not is_plain("a\ud800") and not is_plain("") and is_plain("a/b.c")
+
+
+def test_files_of_another_machine_are_there(server: Serving) -> None:
+    job_id = server.start()["id"]
+    server.store.add(job_id, "claimed", worker="big-mac-123-ab12cd")
+    server.store.add(job_id, "ended", attempt=1, state="succeeded")
+    assert server.until(job_id, "succeeded")["host"] == "big-mac"
+    for part in ("artifacts", "artifacts/run.json", "report"):
+        answer = server.http.get(f"/jobs/{job_id}/{part}")
+        is_problem(answer, 409, "ran on big-mac, where its files are")
+        assert "forge serve on big-mac" in answer.json()["hint"]
+    (server.home / job_id / "run").mkdir(parents=True)  # a --home that both have
+    assert server.http.get(f"/jobs/{job_id}/artifacts").json() == {"artifacts": []}
+    is_problem(server.http.get(f"/jobs/{job_id}/report"), 404, "No report yet")
+    # Of a job that ran here, and of one that never ran, nothing is elsewhere.
+    job_id = server.start()["id"]
+    assert server.http.get(f"/jobs/{job_id}/artifacts").json() == {"artifacts": []}
+    server.store.add(job_id, "claimed", worker=f"{socket.gethostname()}-1-ab12cd")
+    server.until(job_id, "running")
+    assert server.http.get(f"/jobs/{job_id}/artifacts").json() == {"artifacts": []}
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class LlamaServer:
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (`stop` closes it)
         where = ["-m", str(gguf), "--host", "127.0.0.1", "--port", str(port)]
-        command_line = [command, *where, "-c", str(n_ctx), "-t", str(threads), *_FLAGS.split()]
+        command_line = [str(command), *where, "-c", str(n_ctx), "-t", str(threads), *_FLAGS.split()]
         self._process = subprocess.Popen(
             tied(command_line, _variables(command.parent.parent)),
             stdin=subprocess.PIPE,  # its end ends the server, also where this process is killed

@@ -62,6 +62,7 @@ class JobView(BaseModel):
     ended: str
     attempt: int
     worker: str
+    host: str
     error: str
     hint: str
     progress: Progress
@@ -76,7 +77,7 @@ class JobView(BaseModel):
         spec = job.spec.model_dump()
         own = job.model_dump(
             include={
-                "id", "state", "wanted", "created", "started", "ended", "attempt", "worker",
+                "id", "state", "wanted", "created", "started", "ended", "attempt", "worker", "host",
                 "error", "hint", "result",
             }
         )  # fmt: skip

@@ -76,6 +76,7 @@ class Job(BaseModel):
         attempt: how often it was begun. lost: how often its worker went away.
         wanted: what the worker is asked to do: go on, stop for good, stop for now.
         not_before: ISO 8601; a job that is tried again waits so long.
+        host: the machine of its last attempt, where its files are.
         error, hint: why it failed. result: the `run` record of one that succeeded.
         removed: it is over and not shown any more; its events stay, so that it never runs again.
     """
@@ -92,6 +93,7 @@ class Job(BaseModel):
     attempt: int = 0
     lost: int = 0
     worker: str = ""
+    host: str = ""
     wanted: Literal["run", "cancel", "pause"] = "run"
     not_before: str = ""
     error: str = ""
@@ -135,6 +137,8 @@ def _claimed(job: Job, event: Event) -> dict[str, Any]:
     _need(job, "claim", "queued")
     return {
         "state": "running", "attempt": event.attempt, "worker": event.worker, "wanted": "run",
+        # A worker's name is HOST-PID-RANDOM.
+        "host": event.worker.rsplit("-", 2)[0],
         "started": job.started or event.time, "not_before": "", "error": "", "hint": "",
     }  # fmt: skip
 

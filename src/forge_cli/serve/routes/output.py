@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -114,9 +115,21 @@ def metrics(known: OfPath, found: Found) -> Response:
     )
 
 
-@router.get("/jobs/{job_id}/artifacts", responses=problems(404, 422))
+def _check_here(known: Known, found: Services) -> None:
+    """Refused where the job ran on another machine, which its files have not left."""
+    job = known.job
+    there = job.host not in ("", socket.gethostname())
+    if there and not (found.home / job.id / "run").exists():
+        raise Refused(
+            409, "Not on this machine", f"{job.id} ran on {job.host}, where its files are",
+            f"ask a forge serve on {job.host} that has the same --queue, or copy them from there",
+        )  # fmt: skip
+
+
+@router.get("/jobs/{job_id}/artifacts", responses=problems(404, 409, 422))
 def artifacts(known: OfPath, found: Found) -> Artifacts:
-    """The files of its run directory, if that is on this machine."""
+    """The files of its run directory, on the machine where it ran."""
+    _check_here(known, found)
     job_id = known.job.id
     files = list_files(found.home, job_id)
     return Artifacts(
@@ -130,12 +143,13 @@ def artifacts(known: OfPath, found: Found) -> Artifacts:
 @router.get(
     "/jobs/{job_id}/artifacts/{path:path}",
     response_class=FileResponse,
-    responses=problems(404, 422, also={200: _BYTES}),
+    responses=problems(404, 409, 422, also={200: _BYTES}),
 )
 def artifact(
     known: OfPath, found: Found, path: Annotated[str, InPath(max_length=1000)]
 ) -> Response:
     """One of them; ranges are served."""
+    _check_here(known, found)
     file = find_file(found.home, known.job.id, path)
     if file is None:
         raise Refused(404, "No such file", hint=f"see /jobs/{known.job.id}/artifacts")
@@ -148,12 +162,13 @@ def artifact(
 @router.get(
     "/jobs/{job_id}/report",
     response_class=FileResponse,
-    responses=problems(404, 422, also={200: content("text/html")}),
+    responses=problems(404, 409, 422, also={200: content("text/html")}),
 )
 def report(known: OfPath, found: Found) -> Response:
     """What the judge found, or the curves while there is no judgement."""
+    _check_here(known, found)
     for name in _REPORTS:
         if file := find_file(found.home, known.job.id, name):
             policy = {"Content-Security-Policy": _REPORT_POLICY, "X-Frame-Options": "SAMEORIGIN"}
             return FileResponse(file, media_type="text/html; charset=utf-8", headers=policy)
-    raise Refused(404, "No report yet", hint="it is on the machine of the job's worker")
+    raise Refused(404, "No report yet", hint="it is written when training ends")

@@ -1,6 +1,6 @@
 // One job: how far it is, its curves, its log, what it made, and what one may do with it.
 
-import { fileLink, follow, get, post } from "./api.js";
+import { ask, fileLink, follow, get, post } from "./api.js";
 import { chart } from "./chart.js";
 import { ago, bytes, h, nameOf, number, put, ran, say } from "./dom.js";
 import { badge } from "./jobs.js";
@@ -14,6 +14,12 @@ const ACTS = {
   resume: ["Resume", ["paused"]],
   retry: ["Retry", ["failed", "cancelled"]],
   cancel: ["Cancel", ["queued", "running", "paused"]],
+  remove: ["Remove", OVER],
+};
+// What is asked before an act that cannot be taken back.
+const SURE = {
+  cancel: { yes: "Cancel the job", what: "Its process ends. What it has done is kept, and Retry goes on from there." },
+  remove: { yes: "Remove the job", what: "Its log, its curves and its files go for good. A model that is served under a name stays." },
 };
 
 export function view(root, { id, live }) {
@@ -40,7 +46,7 @@ export function view(root, { id, live }) {
         h("section", {}, h("h2", {}, "Job"), facts), h("section", {}, h("h2", {}, "Options"), options))));
 
   const buttons = Object.entries(ACTS).map(([act, [label]]) => {
-    const button = h("button", { hidden: true, class: act === "cancel" && "danger", on: { click: () => (act === "cancel" ? confirmed() : go(act)) } }, label);
+    const button = h("button", { hidden: true, class: act in SURE && "danger", on: { click: () => (act in SURE ? confirmed(act) : go(act)) } }, label);
     return [act, button];
   });
   const again = h("a", { class: "button", hidden: true }, "Compare");
@@ -49,6 +55,12 @@ export function view(root, { id, live }) {
   async function go(act) {
     put(refused);
     try {
+      if (act === "remove") {
+        await ask(here, { method: "DELETE" });
+        say(`${nameOf(job)}, ${id}: removed`);
+        location.hash = "#/";
+        return;
+      }
       take(await post(`${here}/${act}`));
       if (left) return;
       stop();
@@ -58,15 +70,15 @@ export function view(root, { id, live }) {
     }
   }
 
-  function confirmed() {
-    const yes = h("button", { class: "danger", value: "yes" }, "Cancel the job");
+  function confirmed(act) {
+    const yes = h("button", { class: "danger", value: "yes" }, SURE[act].yes);
     const dialog = h("dialog", { "aria-labelledby": "sure" }, h("form", { method: "dialog" },
-      h("h2", { id: "sure" }, `Cancel ${nameOf(job)}?`),
-      h("p", {}, "Its process ends. What it has done is kept, and Retry goes on from there."),
+      h("h2", { id: "sure" }, `${ACTS[act][0]} ${nameOf(job)}?`),
+      h("p", {}, SURE[act].what),
       h("div", { class: "buttons" }, h("button", { value: "no", autofocus: true }, "Keep it"), yes)));
     dialog.addEventListener("close", () => {
       dialog.remove();
-      if (dialog.returnValue === "yes") go("cancel");
+      if (dialog.returnValue === "yes") go(act);
     });
     document.body.append(dialog);
     dialog.showModal();
@@ -96,7 +108,7 @@ export function view(root, { id, live }) {
     put(lead, job.source);
     showStages(part);
     put(facts, pairs({
-      Created: ago(job.created), Started: job.started && ago(job.started), Ran: ran(job), Worker: job.worker,
+      Created: ago(job.created), Started: job.started && ago(job.started), Ran: ran(job), On: job.host, Worker: job.worker,
       Attempt: job.attempt > 1 && `${job.attempt}`, Priority: job.priority && `${job.priority}`,
       Export: (job.export || job.deploy) && "GGUF", Deploy: job.deploy,
       ...job.tags,
@@ -140,8 +152,15 @@ export function view(root, { id, live }) {
   }
 
   async function showFiles() {
-    const found = await get(`${here}/artifacts`).catch(() => null);
-    if (!found || left) return;
+    let found;
+    try {
+      found = await get(`${here}/artifacts`);
+    } catch (error) {
+      // Such as of a job that ran on another machine, which is named.
+      if (!left) put(files, h("p", { class: "soft" }, `${error.message}.`), error.hint && h("p", { class: "soft" }, `${error.hint}.`));
+      return;
+    }
+    if (left) return;
     reported = found.artifacts.some((one) => one.path.endsWith("report.html"));
     showResult();
     const order = [...found.artifacts].sort((a, b) => b.path.endsWith(".gguf") - a.path.endsWith(".gguf"));

@@ -105,7 +105,7 @@ def _exported(job: Job, home: Path) -> tuple[Path, int]:
         raise Refused(
             503,
             "The model is not on this machine",
-            f"{job.id} was exported by a worker of another one",
+            f"{job.id} was exported on {job.host or 'another one'}",
             "give the job deploy, so that Ollama has it",
         )
     file = min(files, key=lambda one: one.stat().st_size)
