@@ -17,6 +17,7 @@ from serving import Serving, serving
 
 from forge_cli.serve import channels, streams
 from forge_cli.serve.services import Limits
+from forge_cli.serve.watcher import Watcher
 
 Message = tuple[str, str, dict[str, Any]]
 
@@ -204,3 +205,14 @@ def wait_for_streams(server: Serving, count: int) -> None:
     while f"forge_streams {count}\n" not in (text := server.http.get("/metrics").text):
         assert time.monotonic() < deadline, text
         time.sleep(0.02)
+
+
+def test_how_far_a_job_came_is_known_to_a_server_that_starts_later(server: Serving) -> None:
+    job_id = server.start()["id"]
+    server.store.add(job_id, "claimed", worker="w")
+    server.store.put(f"p:{job_id}", {"stage": "cloning", "done": 2, "total": 9})
+    server.store.add(job_id, "ended", attempt=1, state="failed", data={"error": "e"})
+    later = Watcher(server.store)
+    later.look()
+    known = later.get(job_id)
+    assert known and (known.job.state, known.progress["stage"]) == ("failed", "cloning")

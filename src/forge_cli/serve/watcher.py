@@ -156,13 +156,15 @@ class Watcher:
         found = [job for job in self.store.find_many(ids) if job]
         changed = {job.id for job in found if job.id not in self._removed}
         running = [job.id for job in (*known, *found) if job.state == "running"]
-        told = self.store.get(f"p:{job_id}" for job_id in running)
+        # Also of what has ended since the last look, or before this server began.
+        moving = [*running, *changed]
+        told = self.store.get(f"p:{job_id}" for job_id in moving)
         # Before its end is seen, so that a stream has told of all when it tells of the end.
         news = self._read_channels(changed | set(running))
         with self._lock:
             for job in found:
                 self._take(job, None)
-            for job_id in running:
+            for job_id in moving:
                 if (progress := told.get(f"p:{job_id}")) and job_id in self.jobs:
                     before = self.jobs[job_id]
                     if before.progress != progress:

@@ -110,6 +110,7 @@ export function view(root, { model: wanted }) {
       say(last ? `Answer: ${last.text}` : "No answer");
     } catch (error) {
       const stopped = error.name === "AbortError";
+      if (!found) put(answer); // the dots that stood for it
       answer.append(h("p", { class: stopped ? "soft" : "error", role: stopped ? null : "alert" }, stopped ? "Stopped." : `${error.message} ${error.hint || ""}`));
     } finally {
       running = null;

@@ -19,13 +19,13 @@ const ACTS = {
 // What is asked before an act that cannot be taken back.
 const SURE = {
   cancel: { yes: "Cancel the job", what: "Its process ends. What it has done is kept, and Retry goes on from there." },
-  remove: { yes: "Remove the job", what: "Its log, its curves and its files go for good. A model that is served under a name stays." },
+  remove: { yes: "Remove the job", what: "Its log, its curves and its files go for good. A model that is served under a name stays, as do files on another machine until a worker there clears up." },
 };
 
 export function view(root, { id, live }) {
   const here = `/jobs/${id}`;
   const rows = new Rows();
-  let job = null, stop = () => {}, left = false, reported = false;
+  let job = null, stop = () => {}, left = false, reported = false, elsewhere = false;
 
   const title = h("h1", {}, id), state = h("span"), lead = h("p", { class: "lead" });
   const acts = h("div", { class: "tools" }), trouble = h("div", { class: "trouble", hidden: true });
@@ -136,7 +136,7 @@ export function view(root, { id, live }) {
 
   function showResult() {
     const { verdict, eval: judged, deploy } = job.result?.metrics || {};
-    const links = [reported && fileLink(`${here}/report`, judged ? "Report: every answer" : "Report"), job.state === "succeeded" && (job.export || job.deploy) && h("a", { href: `#/chat/${id}` }, "Chat with it")].filter(Boolean);
+    const links = [reported && fileLink(`${here}/report`, judged ? "Report: every answer" : "Report"), job.state === "succeeded" && (job.deploy || (job.export && !elsewhere)) && h("a", { href: `#/chat/${id}` }, "Chat with it")].filter(Boolean);
     const best = rows.best, last = rows.list[rows.list.length - 1];
     const outcome = verdict?.outcome;
     put(result,
@@ -157,7 +157,10 @@ export function view(root, { id, live }) {
       found = await get(`${here}/artifacts`);
     } catch (error) {
       // Such as of a job that ran on another machine, which is named.
-      if (!left) put(files, h("p", { class: "soft" }, `${error.message}.`), error.hint && h("p", { class: "soft" }, `${error.hint}.`));
+      if (left) return;
+      elsewhere = error.status === 409;
+      showResult();
+      put(files, h("p", { class: "soft" }, `${error.message}.`), error.hint && h("p", { class: "soft" }, `${error.hint}.`));
       return;
     }
     if (left) return;
