@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_driver import ANSWER, BROWSER, chromium, finished, opened, rows, running
+from page_driver import ANSWER, finished, opened, rows, running
 from page_server import Served, serve
 from playwright.sync_api import Browser, Page, expect
 
+from browser import BROWSER, chromium
 from forge_cli.core.answer_form import SYSTEM, show_documents
 from forge_cli.core.records import Document
 from forge_cli.serve.jobs.job import Spec

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from page_driver import ANSWER, BROWSER, chromium, finished, opened, rows, running
+from page_driver import ANSWER, finished, opened, rows, running
 from page_server import Served, serve
 from playwright.sync_api import Browser, expect
 
+from browser import BROWSER, chromium
 from forge_cli.serve.routes.page import FOLDER
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
