@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from forge_cli.core.errors import ForgeError
 from forge_cli.guard.records import Cycle, Drift
 from forge_cli.guard.reports.answers import read_answers, release_note
 from forge_cli.guard.reports.fields import (
@@ -55,8 +57,13 @@ def facts(
         run, before: run directories of the new and of the deployed model, where there are any.
         symbols: (added, changed or gone; path; symbol or "") of what differs.
     """
+    made, note = None, None
     headline, good = HEADLINES[cycle.outcome]
-    made = read_training(run, before, cycle.mode) if run else None
+    unread: list[str] = []
+    with _kept_going(unread):
+        made = read_training(run, before, cycle.mode) if run else None
+    with _kept_going(unread):
+        note = release_note(read_answers(run), cycle.before) if run else None
     undo = cycle.outcome == "deployed" and cycle.previous
     found = Facts(
         id=cycle.id,
@@ -82,9 +89,10 @@ def facts(
         gates=[_like(GateFields, gate) for gate in cycle.gates],
         comparisons=compared(cycle),
         training=made,
-        note=release_note(read_answers(run), cycle.before) if run else None,
+        note=note,
         smoke=[Tally(name=name, number=number) for name, number in cycle.smoke.items()],
         pictures=pictures or Pictures(loss="", drift=""),
+        unread=unread,
         fault="",
     )
     return found.model_dump()
@@ -120,6 +128,17 @@ def compared(cycle: Cycle) -> list[Compared]:
 
 def _place(order: Sequence[str], name: str) -> int:
     return order.index(name) if name in order else len(order)
+
+
+@contextmanager
+def _kept_going(unread: list[str]) -> Iterator[None]:
+    """A cycle that failed over a broken file is told all the same."""
+    try:
+        yield
+    except ForgeError as error:
+        unread.append(error.message)
+    except (ValueError, KeyError, OSError) as error:
+        unread.append(f"{type(error).__name__}: {error}")
 
 
 def _drift(drift: Drift, symbols: Sequence[tuple[str, str, str]]) -> DriftFields:

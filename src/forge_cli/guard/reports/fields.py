@@ -218,6 +218,7 @@ class Facts(Fields):
     note: Note | None = Field(description="none: no answers of both models are kept")
     smoke: list[Tally] = Field(description="what the served model made of its smoke questions")
     pictures: Pictures
+    unread: list[str] = Field(description="files of the run that cannot be read, and why")
     fault: str = Field(description="why a template of yours was not used for this page")
 
 
