@@ -63,7 +63,7 @@ def judged(run: Path, before: Path, says: list[tuple[str, str, bool, bool]]) -> 
     }
     # A row whose loss alone is known is in the file too.
     lone = Question("later", row(10_000, "lone.py", 1))
-    write_rows(run / "update" / "raft.jsonl", questions, [lone], sides, scores)
+    write_rows(run / "eval" / "update" / "raft.jsonl", questions, [lone], sides, scores)
 
 
 def with_rows(path: Path, source: Path, rows: list[Example]) -> RunDir:
@@ -79,6 +79,10 @@ def trained(path: Path, source: Path, rows: list[Example]) -> RunDir:
     progress, _ = train_tiny(path, [[batch(2, context=n % 3)] for n in range(12)], Metrics())
     run.record(train={"steps": 12, "best_step": 12, "best_valid_loss": progress.best_loss})
     run.finish("train", seconds=3.0)
+    run.state["update"] = {"counts": {"fresh": len(rows) - 5, "replayed": 4}}
+    run.state["settings"]["adapters"] = "first"
+    doubt = {"path": "a|b.py", "check": "binary", "reason": "no <text> | zeros"}
+    run.finish("raft", suspects=[doubt])
     return run
 
 
@@ -115,9 +119,10 @@ def cycle(guarded: Guarded, run: Path, before: Path, **changes: Any) -> Cycle:
                 Reason(rule="paths", says=True, text=f"critical: {HOSTILE[0]}, {HOSTILE[1]}"),
                 Reason(rule="tags", says=False, text="no new tag matches v*"),
             ],
-            holds=[Reason(rule="on_battery", says=False, text="on power")],
+            holds=[Reason(rule="hours", says=True, text="mon-fri", until="18:00"),
+                Reason(rule="on_battery", says=False, text="on power"),],
         ),
-        "run": str(run), "before": str(before),
+        "run": str(run), "before": str(before.relative_to(guarded.repository)),
         "gates": [
             Gate(name="examples", passed=True, text="64 rows, at least 16"),
             Gate(name="new", passed=True, text="answer loss 1.210 → 0.340, better"),

@@ -12,10 +12,13 @@ import pytest
 from report_sample import Shop, drift, judged, row, shop, symbols
 
 from browser import BROWSER, chromium
+from forge_cli import mine
+from forge_cli.core.jsonl import write_records
 from forge_cli.guard.records import Cycle
 from forge_cli.guard.reports import PAGES, facts, render, write_reports
 from forge_cli.guard.reports.answers import is_right, read_answers, release_note, sign_test
 from forge_cli.guard.reports.facts import HEADLINES
+from forge_cli.guard.reports.symbols import symbols_between
 from forge_cli.guard.reports.training import sparkline
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +42,7 @@ def test_both_forms_tell_the_same(out: Path) -> None:
         "A better model was made", "shop:20261126-2", "shop:20261120-1", "15 min",
         "forge deploy --name shop --rollback", "−0.300", "−0.311 to −0.289", "24 rows, 12 files",
         "not enough samples", "64 rows, at least 16", "31 % differ, more than 10 %", "on power",
-        "+0.870 nats a token", "value 24", "too few to tell",
+        "(until 18:00)", "+0.870 nats a token", "value 24", "too few to tell",
     )  # fmt: skip
     for form in ("report.md", "report.html"):
         text = (out / form).read_text()
@@ -76,6 +79,33 @@ def test_what_a_model_newly_knows_and_forgot(sample: Shop) -> None:
     assert (new.number, new.gained, new.lost) == (24, 24, 0)
     assert new.says == "more learnt than forgotten"
     assert old.says.startswith("too few to tell: the two differ on 2 of 10")
+
+
+def test_new_code_asked_alone_is_told_as_new(tmp_path: Path) -> None:
+    judged(tmp_path, Path("base"), [("given", "a.py", False, True)])
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "update.json").write_text('{"new": ["row-0"]}')
+    note = release_note(read_answers(tmp_path), "")
+    assert note is not None and [one.code for one in note.asked] == ["new code"]
+
+
+def test_which_symbols_differ_is_read_from_both_runs(tmp_path: Path) -> None:
+    mined = {
+        "old": "import os\n\ndef kept():\n    return 1\n\ndef lost():\n    return 2\n",
+        "now": "import sys\n\ndef kept():\n    return 3\n\ndef found():\n    return open(0)\n",
+    }
+    for name, text in mined.items():
+        (tmp_path / name / "data").mkdir(parents=True)
+        (tmp_path / name / "source").mkdir()
+        (tmp_path / name / "source" / "a.py").write_text(text)
+        chunks = mine.run(tmp_path / name / "source", jobs=1)
+        write_records(chunks, tmp_path / name / "data" / "chunks.jsonl")
+    found = symbols_between(tmp_path / "old", tmp_path / "now")
+    assert sorted(found) == [
+        ("added", "a.py", "found"), ("changed", "a.py", ""), ("changed", "a.py", "kept"),
+        ("gone", "a.py", "lost"),
+    ]  # fmt: skip
+    assert symbols_between(tmp_path, tmp_path / "now") == []
 
 
 def test_an_answer_is_right_when_exact_or_near_with_its_quotes() -> None:

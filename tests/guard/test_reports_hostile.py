@@ -123,4 +123,4 @@ def _luminance(colour: str) -> float:
 
 def test_the_sample_is_hostile(sample: Shop) -> None:
     """Else the tests above show nothing."""
-    assert Path(sample.run / "update" / "raft.jsonl").read_text().count("<script>") > 1
+    assert Path(sample.run / "eval" / "update" / "raft.jsonl").read_text().count("<script>") > 1

@@ -17,7 +17,9 @@ def templates(
     copy: Annotated[
         Path | None, typer.Option("--copy", help="Folder to write templates into, to change them.")
     ] = None,
-    config: Annotated[Path, typer.Option("--config", help="The guard's file.")] = FILE,
+    config: Annotated[
+        Path, typer.Option("-c", "--config", help="The file that says what is guarded.")
+    ] = FILE,
     json_lines: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

@@ -24,12 +24,19 @@ Row = Mapping[str, Any]
 
 
 def read_answers(run: Path) -> list[Row]:
-    """The judge's rows of a run, each with what every side made of it; none: never judged."""
-    for folder in ("update", "eval"):
-        file = run / folder / "raft.jsonl"
-        if file.exists():
-            return [json.loads(line) for line in file.read_bytes().splitlines()]
-    return []
+    """The judge's rows of a run, each with what every side made of it; none: never judged.
+
+    Those of `pipeline.update` come first: the deployed run against the new one.
+    """
+    files = [run / "eval" / "update" / "raft.jsonl", run / "eval" / "raft.jsonl"]
+    file = next((file for file in files if file.exists()), None)
+    if file is None:
+        return []
+    rows = [json.loads(line) for line in file.read_bytes().splitlines()]
+    # Where there is no old code to ask about, the new is asked as the rows that are given.
+    plan = run / "data" / "update.json"
+    new = set(json.loads(plan.read_bytes())["new"]) if plan.exists() else set()
+    return [row | {"condition": "later"} if row["id"] in new else row for row in rows]
 
 
 def is_right(scores: Mapping[str, Any]) -> bool:
@@ -76,8 +83,9 @@ def release_note(rows: Sequence[Row], before: str, *, shown: int = SHOWN) -> Not
 
 def _deployed(sides: Mapping[str, Row], before: str) -> str:
     """The side that is the deployed model: by its path, else a run or file, else the base."""
-    if before in sides:
-        return before
+    for name in (before, str(Path(before).resolve())):
+        if name in sides:
+            return name
     others = [name for name in sides if name != "tuned" and not name.endswith("+examples")]
     return next((name for name in others if name != "base"), others[0] if others else "")
 

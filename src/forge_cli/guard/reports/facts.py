@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from forge_cli.core.errors import ForgeError
-from forge_cli.guard.records import Cycle, Drift
+from forge_cli.guard.records import Cycle, Decision, Drift
 from forge_cli.guard.reports.answers import read_answers, release_note
 from forge_cli.guard.reports.fields import (
     ChangedPath,
@@ -21,8 +21,10 @@ from forge_cli.guard.reports.fields import (
     GateFields,
     Measured,
     Pictures,
+    ReasonFields,
     Tally,
 )
+from forge_cli.guard.reports.symbols import Differs, symbols_between
 from forge_cli.guard.reports.training import read_training
 
 F = TypeVar("F", bound=Fields)
@@ -47,7 +49,7 @@ def facts(
     run: Path | None = None,
     before: Path | None = None,
     *,
-    symbols: Iterable[tuple[str, str, str]] = (),
+    symbols: Sequence[Differs] | None = None,
     pictures: Pictures | None = None,
 ) -> dict[str, Any]:
     """What the templates are given: `fields.Facts` as plain data.
@@ -55,15 +57,18 @@ def facts(
     Args:
         drifts: measurements, the oldest first.
         run, before: run directories of the new and of the deployed model, where there are any.
-        symbols: (added, changed or gone; path; symbol or "") of what differs.
+        symbols: of what differs, see `symbols` (None: as the two runs have mined).
     """
     made, note = None, None
     headline, good = HEADLINES[cycle.outcome]
     unread: list[str] = []
     with _kept_going(unread):
-        made = read_training(run, before, cycle.mode) if run else None
+        made = read_training(run, before) if run else None
     with _kept_going(unread):
-        note = release_note(read_answers(run), cycle.before) if run else None
+        note = release_note(read_answers(run), str(before or "")) if run else None
+    with _kept_going(unread):
+        if symbols is None and run and before:
+            symbols = symbols_between(before, run)
     undo = cycle.outcome == "deployed" and cycle.previous
     found = Facts(
         id=cycle.id,
@@ -83,9 +88,9 @@ def facts(
         version=cycle.version,
         previous=cycle.previous,
         rollback=f"forge deploy --name {shlex.quote(cycle.name)} --rollback" if undo else "",
-        drift=_drift(cycle.drift, list(symbols)) if cycle.drift else None,
+        drift=_drift(cycle.drift, symbols or ()) if cycle.drift else None,
         history=[_like(Measured, one) for one in reversed(drifts[-HISTORY:])],
-        decision=_decision(cycle),
+        decision=_decision(cycle.decision),
         gates=[_like(GateFields, gate) for gate in cycle.gates],
         comparisons=compared(cycle),
         training=made,
@@ -146,7 +151,7 @@ def _drift(drift: Drift, symbols: Sequence[tuple[str, str, str]]) -> DriftFields
     for what, path, symbol in symbols:
         by_path.setdefault(path, []).append((what, symbol or "text"))
     paths = sorted(by_path, key=lambda path: -len(by_path[path]))
-    values = drift.model_dump(exclude={"paths", "run", "contents", "asked"})
+    values = {name: one for name, one in drift if name in DriftFields.model_fields}
     return DriftFields(
         **values | {"commit": drift.commit[:10], "since": drift.since[:10]},
         most_changed=[_changed(path, by_path[path]) for path in paths[:PATHS]],
@@ -162,8 +167,16 @@ def _changed(path: str, found: Sequence[tuple[str, str]]) -> ChangedPath:
     return ChangedPath(path=path, number=len(found) or None, more=more, **lists)
 
 
-def _decision(cycle: Cycle) -> DecisionFields | None:
-    return DecisionFields(**cycle.decision.model_dump()) if cycle.decision else None
+def _decision(decision: Decision | None) -> DecisionFields | None:
+    if decision is None:
+        return None
+    return DecisionFields(
+        wanted=decision.wanted,
+        held=decision.held,
+        mode=decision.mode,
+        triggers=[_like(ReasonFields, one) for one in decision.triggers],
+        holds=[_like(ReasonFields, one) for one in decision.holds],
+    )
 
 
 def _like(kind: type[F], record: Any) -> F:

@@ -65,7 +65,7 @@ class ReasonFields(Fields):
     rule: str
     says: bool = Field(description="whether it asks for, or holds back, a retraining")
     text: str
-    until: str = Field(description="of a hold: when it ends; empty: by a change, not by time")
+    until: str = Field(description="when a hold ends; empty: by a change, not by time")
 
 
 class DecisionFields(Fields):
@@ -109,6 +109,13 @@ class Tally(Fields):
     number: int
 
 
+class Suspect(Fields):
+    """A file whose new content was not trusted."""
+
+    path: str
+    reason: str
+
+
 class Training(Fields):
     """What training read and how it went."""
 
@@ -117,10 +124,11 @@ class Training(Fields):
     train_rows: int
     valid_rows: int
     test_rows: int
-    replayed: int | None = Field(description="train rows that the deployed run had too")
+    replayed: int | None = Field(description="train rows about old code; none: not an update")
     kinds: list[Tally] = Field(description="train rows by kind of question, the most first")
     read: list[Tally] = Field(description="files with their train rows, the most first")
     more_read: int = Field(description="files that are not in read")
+    suspects: list[Suspect] = Field(description="files that it did not learn from, and why")
     steps: int
     seconds: float = Field(description="of all steps")
     tokens: int
@@ -225,5 +233,5 @@ class Facts(Fields):
 __all__ = [
     "Answered", "Answers", "Asked", "ChangedPath", "Compared", "DecisionFields", "DriftFields",
     "Facts", "Fields", "GateFields", "Measured", "Module", "Note", "Pictures", "ReasonFields",
-    "Tally", "Training",
+    "Suspect", "Tally", "Training",
 ]  # fmt: skip

@@ -10,19 +10,18 @@ from typing import Any
 from forge_cli.core.jsonl import read_records
 from forge_cli.core.records import Example
 from forge_cli.core.run_dir import RunDir
-from forge_cli.guard.reports.fields import Tally, Training
+from forge_cli.guard.reports.fields import Suspect, Tally, Training
 from forge_cli.train.callbacks.metrics import read_rows
 
 FILES, BARS = 12, 24
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def read_training(run: Path, before: Path | None, mode: str | None) -> Training | None:
+def read_training(run: Path, before: Path | None) -> Training | None:
     """What training read and how it went; None where the run never came to a step.
 
     Args:
-        before: the run of the deployed model: the same rows in it are replayed.
-        mode: incremental training goes on from the adapters of `before`.
+        before: the run of the deployed model.
     """
     steps = read_rows(run)
     if not steps or not (run / "run.json").exists():
@@ -36,14 +35,18 @@ def read_training(run: Path, before: Path | None, mode: str | None) -> Training 
     curve = losses(steps)
     return Training(
         base=Path(str(state["settings"].get("model", ""))).name,
-        begun_from=before.name if before and mode == "incremental" else "",
+        begun_from=before.name if before and state["settings"].get("adapters") else "",
         train_rows=len(trained),
         valid_rows=sum(row.split == "valid" for row in rows),
         test_rows=sum(row.split == "test" for row in rows),
-        replayed=_replayed(trained, before),
+        replayed=state.get("update", {}).get("counts", {}).get("replayed"),
         kinds=[Tally(name=name, number=number) for name, number in kinds.most_common()],
         read=[Tally(name=name, number=number) for name, number in read.most_common(FILES)],
         more_read=max(0, len(read) - FILES),
+        suspects=[
+            Suspect(path=one["path"], reason=one["reason"])
+            for one in state["stages"].get("raft", {}).get("suspects", ())
+        ],
         steps=int(told.get("steps", max(row["step"] for row in steps))),
         seconds=sum(row.get("seconds", 0.0) for row in steps),
         tokens=sum(row.get("tokens", 0) for row in steps),
@@ -75,10 +78,3 @@ def sparkline(values: Sequence[float]) -> str:
 def _examples(run: Path) -> list[Example]:
     file = run / "data" / "examples.jsonl"
     return list(read_records(file, Example)) if file.exists() else []
-
-
-def _replayed(trained: Sequence[Example], before: Path | None) -> int | None:
-    if before is None or not (before / "data" / "examples.jsonl").exists():
-        return None
-    known = {row.id for row in _examples(before) if row.split == "train"}
-    return sum(row.id in known for row in trained)

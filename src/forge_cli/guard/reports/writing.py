@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from forge_cli.core.errors import UsageError
@@ -12,6 +12,7 @@ from forge_cli.guard.records import Cycle, Drift
 from forge_cli.guard.reports.facts import facts
 from forge_cli.guard.reports.fields import Pictures
 from forge_cli.guard.reports.rendering import PAGES, render
+from forge_cli.guard.reports.symbols import Differs
 from forge_cli.guard.state import Guarded
 from forge_cli.train.callbacks.metrics import read_rows
 
@@ -21,7 +22,7 @@ def write_reports(
     cycle: Cycle,
     *,
     drifts: Sequence[Drift] | None = None,
-    symbols: Iterable[tuple[str, str, str]] = (),
+    symbols: Sequence[Differs] | None = None,
     drift_picture: bytes = b"",
     templates: Path | None = None,
     reporter: Reporter = SILENT,
@@ -36,7 +37,7 @@ def write_reports(
         drift_picture: an SVG document of the history, for the pages.
         templates: folder of the user's templates.
     """
-    run, before = (_folder(path) for path in (cycle.run, cycle.before))
+    run, before = (_folder(guarded, path) for path in (cycle.run, cycle.before))
     history = guarded.drifts() if drifts is None else drifts
     pictures = Pictures(loss=_loss_picture(run), drift=drift_picture.decode())
     told = facts(cycle, history, run, before, symbols=symbols, pictures=pictures)
@@ -56,8 +57,9 @@ def write_reports(
     return out
 
 
-def _folder(path: str) -> Path | None:
-    return Path(path) if path and Path(path).is_dir() else None
+def _folder(guarded: Guarded, path: str) -> Path | None:
+    folder = (guarded.repository / path).resolve()
+    return folder if path and folder.is_dir() else None
 
 
 def _loss_picture(run: Path | None) -> str:
