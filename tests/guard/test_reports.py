@@ -178,7 +178,10 @@ def test_a_curve_in_block_characters() -> None:
 
 
 def test_facts_are_plain_data(sample: Shop) -> None:
-    told = facts(sample.cycle, [drift()], sample.run, sample.before, symbols=symbols())
+    told = facts(
+        sample.cycle, [drift()], sample.run, sample.before, symbols=symbols(), rollback="mv a b"
+    )
+    assert told["rollback"] == "mv a b"
     assert json.loads(json.dumps(told)) == told
     first = told["drift"]["most_changed"][0]
     assert (first["path"], first["number"], first["more"]) == ("src/shop/cart.py", 50, 38)

@@ -51,6 +51,7 @@ def facts(
     *,
     symbols: Sequence[Differs] | None = None,
     pictures: Pictures | None = None,
+    rollback: str | None = None,
 ) -> dict[str, Any]:
     """What the templates are given: `fields.Facts` as plain data.
 
@@ -58,6 +59,7 @@ def facts(
         drifts: measurements, the oldest first.
         run, before: run directories of the new and of the deployed model, where there are any.
         symbols: of what differs, see `symbols` (None: as the two runs have mined).
+        rollback: command that goes back to the version before (None: Ollama's).
     """
     made, note = None, None
     headline, good = HEADLINES[cycle.outcome]
@@ -69,6 +71,7 @@ def facts(
     with _kept_going(unread):
         if symbols is None and run and before:
             symbols = symbols_between(before, run)
+    ollama = f"forge deploy --name {shlex.quote(cycle.name)} --rollback"
     undo = cycle.outcome == "deployed" and cycle.previous
     found = Facts(
         id=cycle.id,
@@ -87,7 +90,7 @@ def facts(
         before=Path(cycle.before).name,
         version=cycle.version,
         previous=cycle.previous,
-        rollback=f"forge deploy --name {shlex.quote(cycle.name)} --rollback" if undo else "",
+        rollback=(ollama if rollback is None else rollback) if undo else "",
         drift=_drift(cycle.drift, symbols or ()) if cycle.drift else None,
         history=[_like(Measured, one) for one in reversed(drifts[-HISTORY:])],
         decision=_decision(cycle.decision),

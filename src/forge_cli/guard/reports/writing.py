@@ -24,6 +24,7 @@ def write_reports(
     drifts: Sequence[Drift] | None = None,
     symbols: Sequence[Differs] | None = None,
     drift_picture: bytes = b"",
+    rollback: str | None = None,
     templates: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Path:
@@ -33,14 +34,14 @@ def write_reports(
 
     Args:
         drifts: the history of drift, the oldest first (None: as `guarded` has it).
-        symbols: see `facts`.
+        symbols, rollback: see `facts`.
         drift_picture: an SVG document of the history, for the pages.
         templates: folder of the user's templates.
     """
     run, before = (_folder(guarded, path) for path in (cycle.run, cycle.before))
     history = guarded.drifts() if drifts is None else drifts
     pictures = Pictures(loss=_loss_picture(run), drift=drift_picture.decode())
-    told = facts(cycle, history, run, before, symbols=symbols, pictures=pictures)
+    told = facts(cycle, history, run, before, symbols=symbols, pictures=pictures, rollback=rollback)
     made = told["training"] is not None
     out = guarded.reports / cycle.id
     # The report last: where it stands, the others do.
