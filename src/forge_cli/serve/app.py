@@ -13,6 +13,7 @@ from forge_cli.serve.limits import Limited
 from forge_cli.serve.observed import Figures, Observed
 from forge_cli.serve.openai_form import OpenAIErrors
 from forge_cli.serve.routes import ROUTERS
+from forge_cli.serve.row_checks import RowChecks
 from forge_cli.serve.security import Guard, Headed
 from forge_cli.serve.services import Services
 from forge_cli.serve.watcher import Watcher
@@ -32,6 +33,7 @@ def create_app(found: Services) -> FastAPI:
     )
     app.state.services = found
     app.state.watcher = Watcher(found.store)
+    app.state.row_checks = RowChecks()
     app.state.figures = Figures()
     problems.install(app)
     openapi.install(app, found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import from_json
@@ -28,6 +28,8 @@ from forge_cli.core.records import (
 Kind = Literal["chat", "example", "preference"]
 _RECORDS: dict[str, type[Record]] = {"example": Example, "preference": Preference}
 
+_PARTS = 2000  # of a turn: a list of a megabyte of faults would take a gigabyte to tell of
+
 
 class Part(BaseModel):
     """A piece of a turn's content; only text trains."""
@@ -44,7 +46,7 @@ class Turn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: str | Annotated[list[Part], Field(max_length=_PARTS)]
     name: str | None = None
     weight: Literal[0, 1] | None = None
 

@@ -1,7 +1,8 @@
 """Uploaded files in the job store, so that whichever machine takes a job can read them.
 
-Keys: `f:FILE:N` is block N, of whole lines; `F:FILE` what is known of it, written last, so that a
-file is there as a whole or not at all; `x:N` the id of the N-th file.
+Keys: `x:N` is the id of the N-th file, written first; `f:FILE:N` its block N, of whole lines;
+`F:FILE` what is known of it, written last and once: so a file is there as a whole or not at all.
+Whoever gives up an upload writes `F:FILE` too, as `{}`, so that it can come to no end any more.
 """
 
 from __future__ import annotations
@@ -14,19 +15,16 @@ from typing import IO, Any
 from pydantic import BaseModel, ConfigDict
 
 from forge_cli.core.config import Settings
-from forge_cli.core.errors import ForgeError, UsageError
+from forge_cli.core.errors import ForgeError
 from forge_cli.core.jsonl import dump
 from forge_cli.core.records import Example, Preference, Record, Split
-from forge_cli.serve.jobs.chats import Kind, check_line, examples_of, split_examples
+from forge_cli.serve.jobs.chats import Kind, examples_of, split_examples
 from forge_cli.serve.jobs.job import Conflict
+from forge_cli.serve.jobs.rows import Checked, blocks_of
 from forge_cli.serve.jobs.store import JobStore
 
 NAME = re.compile(r"file-[0-9a-f]{24}")
-LINE = 1 << 20  # bytes of the longest line
-_BLOCK = 256 << 10  # bytes after which a new block begins
-_EXPANDED = 256 << 20  # characters that a file may come to as rows
 _SPLITTING = ("seed", "valid_share", "valid_rows")
-_BOM = b"\xef\xbb\xbf"
 
 
 class StoredFile(BaseModel):
@@ -34,7 +32,7 @@ class StoredFile(BaseModel):
 
     Attributes:
         number: it was the n-th. blocks: how many hold it.
-        rows, chats: lines with something on them, and how many of them differ.
+        rows, different: lines with something on them, and how many of them differ.
         kind: of its rows.
     """
 
@@ -52,68 +50,6 @@ class StoredFile(BaseModel):
     kind: Kind
 
 
-class Checked(BaseModel):
-    """What reading a file showed."""
-
-    bytes: int
-    rows: int
-    different: int
-    kind: Kind
-
-
-def check_rows(stream: IO[bytes], most_rows: int) -> Checked:
-    """Read a file through, without keeping it.
-
-    Raises:
-        UsageError: a line is no row, rows are of two kinds, or there are too many.
-    """
-    rows = size = cost = 0
-    kind: Kind | None = None
-    seen: set[int] = set()
-    stream.seek(0)
-    for number, line in enumerate(_lines(stream), 1):
-        size += len(line)
-        told = line.removeprefix(_BOM) if number == 1 else line
-        if not told.strip():
-            continue
-        rows += 1
-        if rows > most_rows:
-            raise UsageError(f"more than {most_rows} rows", "split the file")
-        own, more = check_line(_utf8(told, number), number)
-        if kind not in (None, own):
-            raise UsageError(f"line {number}: {own} after {kind}", "one kind of row a file")
-        kind, cost = own, cost + more
-        if cost > _EXPANDED:
-            raise UsageError(
-                f"line {number}: the rows so far, one for each turn of an assistant, are over "
-                f"{_EXPANDED >> 20} million characters",
-                "cut long chats, or give all but the last turn the weight 0",
-            )
-        seen.add(hash(told))
-    if kind is None:
-        raise UsageError("no rows", "write one JSON object a line")
-    return Checked(bytes=size, rows=rows, different=len(seen), kind=kind)
-
-
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    number = 0
-    while line := stream.readline(LINE + 1):
-        number += 1
-        if len(line) > LINE:
-            raise UsageError(f"line {number}: longer than {LINE >> 10} KB", "shorten it")
-        yield line
-
-
-def _utf8(line: bytes, number: int) -> bytes:
-    try:
-        line.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"line {number}: not UTF-8 at byte {error.start}", "save the file as UTF-8"
-        ) from None
-    return line
-
-
 class FileStore:
     """The uploaded files of a job store."""
 
@@ -123,21 +59,29 @@ class FileStore:
     def add(
         self, stream: IO[bytes], checked: Checked, *, filename: str, purpose: str, created: int
     ) -> StoredFile:
-        """Keep a file that `check_rows` has read."""
-        name = f"file-{secrets.token_hex(12)}"
+        """Keep a file that `check_rows` has read.
+
+        Args:
+            stream: at its beginning.
+
+        Raises:
+            ForgeError: it came so slowly that it was taken for given up.
+        """
+        name, number = f"file-{secrets.token_hex(12)}", int(self.storage.incr("files"))
+        self.storage.put_data(f"x:{number}", name.encode())
         blocks = 0
         try:
-            for text in _blocks(stream):
+            for text in blocks_of(stream):
                 blocks = self.store.append("f", name, text, blocks)
+            found = StoredFile(
+                id=name, number=number, filename=filename, purpose=purpose,
+                created=created, blocks=blocks, **checked.model_dump(),
+            )  # fmt: skip
+            if not self.storage.put_if_empty(f"F:{name}", found.model_dump_json().encode()):
+                raise ForgeError("the upload stood still for too long", "send the file again")
         except BaseException:
-            self._drop_blocks(name, blocks)
+            self._forget(number, name)
             raise
-        found = StoredFile(
-            id=name, number=self.storage.incr("files"), filename=filename, purpose=purpose,
-            created=created, blocks=blocks, **checked.model_dump(),
-        )  # fmt: skip
-        self.storage.put_data(f"x:{found.number}", name.encode())
-        self.store.put(f"F:{name}", found.model_dump())
         return found
 
     def find(self, name: str) -> StoredFile | None:
@@ -149,16 +93,41 @@ class FileStore:
 
     def all(self) -> list[StoredFile]:
         """Every file, the newest first."""
-        count = int(self.storage.incr("files", 0))
-        names = self._texts([f"x:{number}" for number in range(count, 0, -1)])
-        keys = [f"F:{name}" for name in names]
-        told = self.store.get(keys)
-        return [StoredFile(**told[key]) for key in keys if key in told]
+        return [one for _, _, one in self._every() if one]
+
+    def begun(self) -> dict[int, str]:
+        """Number and id of each upload that is under way, or whose server died in it."""
+        return {number: name for number, name, one in self._every() if one is None}
+
+    def blocks(self, name: str, start: int = 0) -> int:
+        """How many blocks of a file there are, of which `start` were there."""
+        while self.storage.has_data_for_key(f"f:{name}:{start}"):
+            start += 1
+        return start
+
+    def give_up(self, number: int, name: str) -> bool:
+        """Remove what there is of an upload, for good; False if it has come to its end."""
+        if not self.storage.put_if_empty(f"F:{name}", b"{}") and self.find(name):
+            return False
+        self._drop_blocks(name)
+        self.storage.pop_data(f"x:{number}")
+        return True
+
+    def _every(self) -> list[tuple[int, str, StoredFile | None]]:
+        """The newest first; None: there is no such file yet, or any more."""
+        keys = [f"x:{number}" for number in range(int(self.storage.incr("files", 0)), 0, -1)]
+        names = {int(key[2:]): name.decode() for key, name in self.store.read(keys).items()}
+        told = self.store.get(f"F:{name}" for name in names.values())
+        return [
+            (number, names[number], StoredFile(**one) if (one := told.get(f"F:{name}")) else None)
+            for number, name in sorted(names.items(), reverse=True)
+        ]
 
     def content(self, found: StoredFile) -> Iterator[str]:
         """The file, a block at a time."""
         for number in range(found.blocks):
-            yield from self._texts([f"f:{found.id}:{number}"])
+            for block in self.store.read([f"f:{found.id}:{number}"]).values():
+                yield block.decode()
 
     def remove(self, found: StoredFile) -> None:
         """Forget a file.
@@ -169,26 +138,18 @@ class FileStore:
         for job in self.store.open_jobs():
             if found.id in (job.spec.source, job.spec.validation):
                 raise Conflict(f"{found.id}: {job.id} needs it, which is {job.state}")
-        self.storage.pop_data(f"F:{found.id}")
-        self.storage.pop_data(f"x:{found.number}")
-        self._drop_blocks(found.id, found.blocks)
+        self._forget(found.number, found.id)
 
-    def _drop_blocks(self, name: str, count: int) -> None:
-        for number in range(count):
+    def _forget(self, number: int, name: str) -> None:
+        # In this order whoever is killed in it leaves an upload that was begun, and is found so.
+        self.storage.pop_data(f"F:{name}")
+        self._drop_blocks(name)
+        self.storage.pop_data(f"x:{number}")
+
+    def _drop_blocks(self, name: str) -> None:
+        # From the last one on, so that those that stay can be counted.
+        for number in reversed(range(self.blocks(name))):
             self.storage.pop_data(f"f:{name}:{number}")
-
-    def _texts(self, keys: Iterable[str]) -> list[str]:
-        """What of `keys` there is, in their order."""
-        wanted = list(keys)
-        found: list[str] = []
-        for start in range(0, len(wanted), 400):
-            some = wanted[start : start + 400]
-            read = {
-                key.decode() if isinstance(key, bytes) else key: bytes(value).decode()
-                for key, value in self.storage.peek_many(some).items()
-            }
-            found += [read[key] for key in some if key in read]
-        return found
 
 
 def rows_to_train(
@@ -236,15 +197,3 @@ def _all(kind: Kind, lines: list[str], split: Split) -> Sequence[Example | Prefe
 
 def _dumped(rows: Iterable[Record]) -> bytes:
     return b"".join(dump(row) for row in rows)
-
-
-def _blocks(stream: IO[bytes]) -> Iterator[str]:
-    stream.seek(0)
-    block = b""
-    for line in _lines(stream):
-        block += line
-        if len(block) >= _BLOCK:
-            yield block.decode()
-            block = b""
-    if block:
-        yield block.decode()

@@ -59,7 +59,7 @@ class JobStore:
 
     def find_many(self, ids: Sequence[str]) -> list[Job | None]:
         """Each job with all its events, in a few requests for all."""
-        read = self._read([f"s:{job_id}" for job_id in ids])
+        read = self.read([f"s:{job_id}" for job_id in ids])
         jobs: dict[str, Job | None] = {
             job_id: Job.model_validate_json(read[f"s:{job_id}"]) if f"s:{job_id}" in read else None
             for job_id in ids
@@ -67,7 +67,7 @@ class JobStore:
         behind = list(dict.fromkeys(ids))
         while behind:
             wanted = {i: f"e:{i}:{(j.events if (j := jobs[i]) else 0) + 1}" for i in behind}
-            read = self._read(wanted.values())
+            read = self.read(wanted.values())
             behind = [job_id for job_id in behind if wanted[job_id] in read]
             for job_id in behind:
                 event = Event.model_validate_json(read[wanted[job_id]])
@@ -79,7 +79,7 @@ class JobStore:
     def behind(self, jobs: Iterable[Job]) -> list[str]:
         """The ids of those to which something happened since they were read."""
         keys = {f"e:{job.id}:{job.events + 1}": job.id for job in jobs}
-        return [keys[key] for key in self._read(keys)]
+        return [keys[key] for key in self.read(keys)]
 
     def add(self, job_id: str, kind: Kind, **more: Any) -> Job:
         """Write an event down, after whatever others write meanwhile.
@@ -138,7 +138,7 @@ class JobStore:
         job = self.find(job_id)
         last = job.events if job else 0
         keys = [f"e:{job_id}:{n}" for n in range(after + 1, last + 1)]
-        read = self._read(keys)
+        read = self.read(keys)
         return [Event.model_validate_json(read[key]) for key in keys if key in read]
 
     def put(self, key: str, value: dict[str, Any]) -> None:
@@ -147,7 +147,7 @@ class JobStore:
 
     def get(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """What of `keys` there is."""
-        return {key: json.loads(value) for key, value in self._read(keys).items()}
+        return {key: json.loads(value) for key, value in self.read(keys).items()}
 
     def append(self, kind: str, job_id: str, text: str, at: int) -> int:
         """Write a block of log or metrics at the first free place from `at`; returns the next."""
@@ -160,7 +160,7 @@ class JobStore:
         found: list[str] = []
         while most is None or len(found) < most:
             keys = [f"{kind}:{job_id}:{start + len(found) + n}" for n in range(50)]
-            read = self._read(keys)
+            read = self.read(keys)
             for key in keys:
                 if key not in read:
                     return found
@@ -183,7 +183,8 @@ class JobStore:
     def _delete(self, key: str) -> None:
         self.storage.pop_data(key)
 
-    def _read(self, keys: Iterable[str]) -> dict[str, bytes]:
+    def read(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """What of `keys` there is, as it is kept."""
         wanted = list(keys)
         found: dict[str, bytes] = {}
         for start in range(0, len(wanted), _MANY):
@@ -192,7 +193,7 @@ class JobStore:
         return found
 
     def _bytes(self, key: str) -> bytes | None:
-        return self._read([key]).get(key)
+        return self.read([key]).get(key)
 
 
 def job_name(number: int) -> str:

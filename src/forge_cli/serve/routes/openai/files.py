@@ -14,11 +14,14 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from forge_cli.core.errors import UsageError
-from forge_cli.serve.jobs.files import FileStore, StoredFile, check_rows
+from forge_cli.serve.jobs.files import FileStore, StoredFile
+from forge_cli.serve.jobs.rows import Checked
 from forge_cli.serve.openai_form import missing, wrong
 from forge_cli.serve.problems import Refused
+from forge_cli.serve.row_checks import RowChecks
 from forge_cli.serve.services import Services, services
 
 router = APIRouter()
@@ -96,26 +99,31 @@ async def upload(request: Request, found: Found) -> FileObject:
             raise wrong("purpose", "must be fine-tune")
         if not isinstance(file, UploadFile):
             raise wrong("file", "must be a file")
-        return await run_in_threadpool(_keep, file, found)
+        checked = await _check(file, request.app.state.row_checks, found)
+        return await run_in_threadpool(_keep, file, checked, found)
     finally:
         await form.close()
 
 
-def _keep(file: UploadFile, found: Services) -> FileObject:
+async def _check(file: UploadFile, checks: RowChecks, found: Services) -> Checked:
     stream: Any = file.file
     assert isinstance(stream, SpooledTemporaryFile)
-    if (file.size or 0) > found.limits.upload:
+    size = file.size or 0
+    if size > found.limits.upload:
         raise _too_large(found.limits.upload)
     try:
-        checked = check_rows(stream, found.limits.rows)
+        return await checks.check(stream, size, found.limits.rows)
     except UsageError as error:
         raise wrong("file", error.message, error.hint) from None
+
+
+def _keep(file: UploadFile, checked: Checked, found: Services) -> FileObject:
     files = FileStore(found.store)
     if sum(one.bytes for one in files.all()) + checked.bytes > found.limits.stored:
         raise Refused(413, "No room for more files", hint="delete some: DELETE /v1/files/ID")
     return FileObject.of(
         files.add(
-            stream, checked, filename=_plain(file.filename), purpose="fine-tune",
+            file.file, checked, filename=_plain(file.filename), purpose="fine-tune",
             created=int(time.time()),
         )
     )  # fmt: skip
@@ -142,6 +150,8 @@ async def _form(request: Request, most: int) -> FormData:
     )
     try:
         return await parser.parse()
+    except ClientDisconnect:
+        raise Refused(400, "The client went away", **_CLOSE) from None
     except MultiPartException as error:
         raise Refused(400, "Bad form", error.message, **_CLOSE) from None
 
