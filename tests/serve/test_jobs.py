@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,7 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import IO, Any
 
 import pytest
 from queues import queue_urls
@@ -22,7 +24,10 @@ from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT
 from forge_cli.serve.jobs import Conflict, Job, JobStore, Spec
 from forge_cli.serve.jobs.command import check_options, commands_of, environment_of
+from forge_cli.serve.jobs.files import FileStore, StoredFile
 from forge_cli.serve.jobs.output import Output, Tail
+from forge_cli.serve.jobs.retention import Unfinished
+from forge_cli.serve.jobs.rows import Checked
 from forge_cli.serve.jobs.sources import Allowed, check_source, prepare
 from forge_cli.serve.jobs.storage import open_storage
 from forge_cli.serve.jobs.worker import Worker
@@ -206,6 +211,113 @@ except KeyboardInterrupt:
     print('{"error": "interrupted", "hint": ""}', file=sys.stderr)
     sys.exit(130)
 """
+
+
+class Stepwise(io.BytesIO):
+    """A file that comes a block at a time, each when it is asked to."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.turns: SimpleQueue[None] = SimpleQueue()
+        self.asked: SimpleQueue[None] = SimpleQueue()
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.asked.put(None)  # what was read before is kept by now
+        self.turns.get(timeout=60)
+        return super().read(size)
+
+    def step(self) -> None:
+        """Let a block come, and wait until it is kept."""
+        self.turns.put(None)
+        self.asked.get(timeout=60)
+
+
+class Upload:
+    """One that is under way."""
+
+    def __init__(self, store: JobStore) -> None:
+        self.stream = Stepwise(ROWS)
+        self.ended: list[StoredFile | ForgeError] = []
+        self.thread = threading.Thread(target=self._run, args=(store,), daemon=True)
+        self.thread.start()
+        self.stream.asked.get(timeout=60)
+
+    def _run(self, store: JobStore) -> None:
+        try:
+            self.ended.append(add(store, self.stream))
+        except ForgeError as error:
+            self.ended.append(error)
+
+    def end(self) -> StoredFile | ForgeError:
+        for _ in range(9):
+            self.stream.turns.put(None)
+        self.thread.join(60)
+        return self.ended[0]
+
+
+ROWS = b'{"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]}\n'
+ROWS *= 12_000  # a megabyte, in four blocks
+
+
+def add(store: JobStore, stream: IO[bytes]) -> StoredFile:
+    checked = Checked(bytes=len(ROWS), rows=12_000, different=1, kind="chat")
+    return FileStore(store).add(stream, checked, filename="a", purpose="fine-tune", created=0)
+
+
+def killed_halfway(url: str) -> None:
+    """An upload whose process is killed when it has written two blocks."""
+    code = "import sys, test_jobs; test_jobs.upload_half(sys.argv[1])"
+    path = os.pathsep.join(filter(None, sys.path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, url],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert process.stdout and process.stdout.readline() == b"half\n"
+    process.kill()
+    process.wait()
+
+
+def upload_half(url: str) -> None:
+    upload = Upload(JobStore(open_storage(url)))
+    upload.stream.step()
+    upload.stream.step()
+    print("half", flush=True)
+    upload.thread.join()
+
+
+def test_what_a_broken_upload_left_is_removed(store: JobStore, url: str) -> None:
+    files, looker = FileStore(store), Unfinished(store, patience=10.0)
+    killed_halfway(url)
+    [(_, broken)] = files.begun().items()
+    assert files.blocks(broken) == 2 and files.all() == [] and files.find(broken) is None
+    slow, stuck = Upload(store), Upload(store)
+    slow.stream.step()
+    assert looker.remove(at=0.0) == []
+    slow.stream.step()
+    assert looker.remove(at=9.0) == [], "no clock but the looker's counts"
+    gone = looker.remove(at=12.0)
+    assert broken in gone and len(gone) == 2 and files.blocks(broken) == 0
+    found = slow.end()
+    assert isinstance(found, StoredFile), "it had grown"
+    assert "".join(files.content(found)).encode() == ROWS and files.all() == [found]
+    late = stuck.end()
+    assert isinstance(late, ForgeError) and "stood still" in late.message
+    assert files.begun() == {} and [files.blocks(name) for name in gone] == [0, 0]
+    assert looker.remove(at=99.0) == [] and files.all() == [found], "what is whole stays"
+
+
+def test_a_removal_that_is_killed_is_ended_by_a_worker(alone: JobStore, tmp_path: Path) -> None:
+    files = FileStore(alone)
+    found, kept = add(alone, io.BytesIO(ROWS)), add(alone, io.BytesIO(ROWS))
+    alone.storage.pop_data(f"F:{found.id}")  # as far as it came
+    alone.storage.pop_data(f"f:{found.id}:{found.blocks - 1}")
+    with working(alone, tmp_path, python(""), patience=0.2):
+        deadline = time.monotonic() + 20
+        while files.begun():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert files.blocks(found.id) == 0 and files.all() == [kept]
 
 
 def test_paused_resumed_and_cancelled(alone: JobStore, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.serve.jobs.attempt import Around, Attempt, Begin
 from forge_cli.serve.jobs.job import Conflict, Job, now
-from forge_cli.serve.jobs.retention import remove_old
+from forge_cli.serve.jobs.retention import PATIENCE, Unfinished, remove_old
 from forge_cli.serve.jobs.store import JobStore
 
 LEASE = 30.0  # seconds without a heartbeat after which a worker is taken for gone
@@ -34,6 +34,7 @@ class Worker:
         slots: jobs at once; those that need the accelerator wait for one another by a lock.
         lease, back_off: seconds.
         keep_days: after which jobs that are over are removed; 0: never.
+        patience: seconds after which an upload that does not grow is removed.
         around: entered before an attempt's process starts, left when it has ended.
     """
 
@@ -47,12 +48,14 @@ class Worker:
         lease: float = LEASE,
         back_off: float = BACK_OFF,
         keep_days: float = 0,
+        patience: float = PATIENCE,
         reporter: Reporter = SILENT,
         around: Around = lambda _: nullcontext(),
     ) -> None:
         self.store, self.home, self.begin = store, home, begin
         self.slots, self.lease, self.back_off = slots, lease, back_off
         self.keep_days = keep_days
+        self._unfinished = Unfinished(store, patience)
         self.reporter, self.around = reporter, around
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.stopping = threading.Event()
@@ -65,12 +68,16 @@ class Worker:
         Args:
             clock: seconds, of which only differences count.
         """
-        looked = cleared = -math.inf
+        looked = cleared = swept = -math.inf
         while not self.stopping.is_set():
             self._running = {k: t for k, t in self._running.items() if t.is_alive()}
             if clock() - looked >= self.lease / 3:
                 looked = clock()
                 self._take_over(looked)
+            if clock() - swept >= self._unfinished.patience / 4:
+                swept = clock()
+                for name in self._unfinished.remove(swept):
+                    self.reporter.note(f"{name}: removed, as its upload broke off")
             if self.keep_days and clock() - cleared >= _CLEAR_EVERY:
                 cleared = clock()
                 for job_id in remove_old(self.store, self.home, self.keep_days):
