@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai_serving import serving
 
 from forge_cli.core.records import Example, Message, Origin, Preference
-from forge_cli.serve.jobs import Spec
+from forge_cli.serve.app import create_app
+from forge_cli.serve.jobs import JobStore, Spec
 from forge_cli.serve.jobs.command import environment_of
-from forge_cli.serve.jobs.files import rows_to_train
+from forge_cli.serve.jobs.files import FileStore, rows_to_train
+from forge_cli.serve.jobs.rows import check_rows
+from forge_cli.serve.jobs.sources import Allowed
+from forge_cli.serve.jobs.storage import open_storage
 from forge_cli.serve.services import Services
 from tiny_train import examples
 
@@ -96,6 +103,36 @@ def test_paused_resumed_cancelled(place: Place) -> None:
     assert jobs.checkpoints.list(job.id).data == []
     with pytest.raises(openai.NotFoundError, match="Job not found"):
         jobs.retrieve("ftjob-999999")
+
+
+def test_the_rest_routes_know_at_once(tmp_path: Path) -> None:
+    found = Services(
+        JobStore(open_storage(f"sqlite:///{tmp_path}/jobs.db")), tmp_path, Allowed([tmp_path])
+    )
+    data = chats(2)
+    file = FileStore(found.store).add(
+        io.BytesIO(data), check_rows(io.BytesIO(data), 2), filename="a", purpose="fine-tune",
+        created=0,
+    )  # fmt: skip
+
+    async def drive() -> list[list[str]]:
+        # Without its lifespan the app never looks at the queue: it knows what it was told alone.
+        app = httpx.ASGITransport(create_app(found))
+        async with httpx.AsyncClient(transport=app, base_url="http://localhost") as client:
+            body = {"model": "smollm2-135m", "training_file": file.id}
+            job = (await client.post("/v1/fine_tuning/jobs", json=body)).json()
+            seen = []
+            for what in ("", "pause", "resume", "cancel"):
+                if what:
+                    await client.post(f"/v1/fine_tuning/jobs/{job['id']}/{what}")
+                listed = (await client.get("/jobs")).json()["jobs"]
+                one = (await client.get(f"/jobs/{job['id']}")).json()
+                seen.append([one["state"], *(each["state"] for each in listed)])
+            return seen
+
+    states = ["queued", "paused", "queued", "cancelled"]
+    assert asyncio.run(drive()) == [[state] * 2 for state in states]
+    found.store.storage.close()
 
 
 def test_pages_and_metadata(place: Place) -> None:

@@ -17,6 +17,7 @@ from forge_cli.serve.jobs.job import Kind
 from forge_cli.serve.jobs.store import is_name, number_of
 from forge_cli.serve.openai_form import missing, wrong
 from forge_cli.serve.problems import Refused
+from forge_cli.serve.routes.jobs import Watching
 from forge_cli.serve.routes.openai.job_objects import (
     MULTIPLIER,
     SUFFIX,
@@ -30,6 +31,7 @@ from forge_cli.serve.routes.openai.job_objects import (
     job_object,
 )
 from forge_cli.serve.services import Services, services
+from forge_cli.serve.watcher import Watcher
 
 router = APIRouter()
 Found = Annotated[Services, Depends(services)]
@@ -95,6 +97,7 @@ class CreateJob(BaseModel):
 def create(
     body: CreateJob,
     found: Found,
+    watching: Watching,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> FineTuningJob:
     """Queue a job; its model is exported, so that one can chat with it."""
@@ -121,6 +124,7 @@ def create(
         check_options(options)
         spec = spec.model_copy(update={"options": options})
     job, _ = found.store.create(spec, idempotency_key or "")
+    watching.saw(job)
     return job_object(job, found.store)
 
 
@@ -257,21 +261,21 @@ def list_checkpoints(
 
 
 @router.post("/fine_tuning/jobs/{job_id}/cancel")
-def cancel(job_id: str, found: Found) -> FineTuningJob:
+def cancel(job_id: str, found: Found, watching: Watching) -> FineTuningJob:
     """Stop it for good."""
-    return _asked(job_id, "cancel", found.store)
+    return _asked(job_id, "cancel", found.store, watching)
 
 
 @router.post("/fine_tuning/jobs/{job_id}/pause")
-def pause(job_id: str, found: Found) -> FineTuningJob:
+def pause(job_id: str, found: Found, watching: Watching) -> FineTuningJob:
     """Stop it for now."""
-    return _asked(job_id, "pause", found.store)
+    return _asked(job_id, "pause", found.store, watching)
 
 
 @router.post("/fine_tuning/jobs/{job_id}/resume")
-def resume(job_id: str, found: Found) -> FineTuningJob:
+def resume(job_id: str, found: Found, watching: Watching) -> FineTuningJob:
     """Go on with a paused job."""
-    return _asked(job_id, "resumed", found.store)
+    return _asked(job_id, "resumed", found.store, watching)
 
 
 def find(job_id: str, store: JobStore) -> Job:
@@ -282,6 +286,6 @@ def find(job_id: str, store: JobStore) -> Job:
     return job
 
 
-def _asked(job_id: str, what: Kind, store: JobStore) -> FineTuningJob:
+def _asked(job_id: str, what: Kind, store: JobStore, watching: Watcher) -> FineTuningJob:
     find(job_id, store)
-    return job_object(store.add(job_id, what), store)
+    return job_object(watching.saw(store.add(job_id, what)).job, store)
