@@ -106,6 +106,7 @@ IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": 
         (b"9" * 50_000, "line 2: not"),
         (b"{}", "line 2: messages: Field required"),
         (b'{"record": 5}', "line 2: a record '5'"),
+        (b'{"record": "example", "documents": [' + b"{}," * 300_000 + b"0]}", "of more than 10000"),
         (b'{"record": "example"}', "line 2: id: Field required"),
         (chat("a?").encode(), "line 2: messages: List should have at least 2"),
         (chat("a?", "b.", "c?").encode(), "the last message must be the assistant's"),
@@ -114,6 +115,7 @@ IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": 
         (chat("a?", {"role": "assistant", "content": "b", "weight": 0}).encode(), "a weight"),
         (chat("a?", TOOL).encode(), "messages.1.tool_calls: Extra inputs"),
         (chat(IMAGE, "b").encode(), "messages.0.content"),
+        (chat([{"type": "text", "text": "x"}] * 2001, "b").encode(), "messages.0.content"),
         (chat("a?", "b" * 1_000_000 + "é" * 50_000).encode(), "line 2: longer than 1024 KB"),
     ],
 )

@@ -21,7 +21,7 @@ from forge_cli.serve.jobs.rows import Checked, check_rows
 
 SMALL = 64 << 10  # bytes that are checked sooner than a process begins
 AT_ONCE = 2  # processes; others wait for them
-LONGEST = 300.0  # seconds that one may take
+LONGEST = 120.0  # seconds that one may take
 _CHECKER = "forge_cli.serve.jobs.checker"
 _AGAIN = "nothing of it is kept; send it again"
 _log = logging.getLogger("forge.serve")

@@ -7,8 +7,8 @@ what trains is that turn after all that came before it. A turn of `weight` 0 is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import from_json
@@ -28,7 +28,9 @@ from forge_cli.core.records import (
 Kind = Literal["chat", "example", "preference"]
 _RECORDS: dict[str, type[Record]] = {"example": Example, "preference": Preference}
 
-_PARTS = 2000  # of a turn: a list of a megabyte of faults would take a gigabyte to tell of
+# A list of a megabyte of faults would take a gigabyte to tell of.
+_PARTS = 2000  # of a turn
+_ENTRIES = 10_000  # of a list in a record
 
 
 class Part(BaseModel):
@@ -118,6 +120,8 @@ def check_line(line: bytes, number: int) -> tuple[Kind, int]:
                 f"{where}: a record {str(name)[:40]!r}, which does not train",
                 "upload chats, or what forge raft and forge validate write",
             )
+        if any(len(entries) > _ENTRIES for entries in _lists(value)):
+            raise UsageError(f"{where}: a list of more than {_ENTRIES} entries", "split the row")
         _RECORDS[name].model_validate(value)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
@@ -128,6 +132,14 @@ def check_line(line: bytes, number: int) -> tuple[Kind, int]:
             "tools and images do not train",
         ) from None
     return ("example" if name == "example" else "preference"), len(line)
+
+
+def _lists(record: dict[str, Any]) -> Iterator[list[Any]]:
+    """Those of a record that is not checked yet, its own and those of its parts."""
+    for value in record.values():
+        for inner in (value, *value.values()) if isinstance(value, dict) else (value,):
+            if isinstance(inner, list):
+                yield inner
 
 
 _CHAT = TypeAdapter(Chat)

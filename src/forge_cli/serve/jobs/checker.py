@@ -20,7 +20,7 @@ from forge_cli.core.errors import UsageError
 from forge_cli.serve.jobs.rows import check_rows
 
 NICE = 10  # whoever waits for a short answer goes first
-MEMORY = 1 << 30  # bytes of address space; a line of a megabyte needs at most its 800-fold
+MEMORY = 1 << 30  # bytes of address space, of which good and bad files need a tenth
 _BUFFER = 256 << 10  # bytes that are read at a time
 
 
