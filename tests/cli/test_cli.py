@@ -14,7 +14,7 @@ FORGE = [sys.executable, "-m", "forge_cli"]
 COMMANDS = [
     "mine", "raft", "validate", "train", "eval", "export", "deploy", "serve", "worker", "doctor",
     "jobs ls", "jobs show", "jobs logs", "jobs cancel", "jobs pause", "jobs resume", "jobs retry",
-    "jobs rm",
+    "jobs rm", "guard init", "guard run", "guard install", "guard uninstall",
 ]  # fmt: skip
 
 

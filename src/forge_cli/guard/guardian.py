@@ -41,8 +41,8 @@ def guard(watcher: Watcher, look: Callable[[Path], Cycle], reporter: Reporter) -
                 reporter.note(f"{repository}: is looked at again in {span(seconds)}")
                 continue
             failures.pop(repository, None)
+            reporter.note(_in_a_line(cycle))
             if cycle.decision:
-                reporter.note(f"{cycle.name}: {in_words(cycle.decision)}")
                 moment = next_look(cycle.decision, datetime.now().astimezone())
                 if cycle.outcome == "held" and moment:
                     watcher.look_at(repository, moment)
@@ -51,6 +51,13 @@ def guard(watcher: Watcher, look: Callable[[Path], Cycle], reporter: Reporter) -
 def rest_after(failures: int) -> float:
     """Seconds to rest after so many failures in a row."""
     return min(LONGEST_REST, REST * 2.0 ** min(failures - 1, 16))
+
+
+def _in_a_line(cycle: Cycle) -> str:
+    if cycle.outcome in ("nothing to do", "held") and cycle.decision:
+        return f"{cycle.name}: {in_words(cycle.decision)}"
+    version, error = f" as {cycle.version}" * bool(cycle.version), f": {cycle.error}"
+    return f"{cycle.name}: {cycle.outcome}{version}{error * bool(cycle.error)}"
 
 
 def _looked(look: Callable[[Path], Cycle], repository: Path, reporter: Reporter) -> Cycle | None:
