@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import Silent
+from forge_cli.guard.machine import uncommitted
 from forge_cli.guard.watch import NUDGE, PATIENCE, Watcher
 
 # Long enough for a busy machine; no test waits for it but one that fails.
@@ -228,3 +230,23 @@ def test_ctrl_c_ends_the_wait(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "ends\n"
     assert process.wait(PATIENT) == 0
+
+
+def test_without_watchfiles_one_line_says_what_to_do(
+    a: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    with pytest.raises(ForgeError, match="watchfiles: not installed") as error:
+        Watcher([a], debounce=1.0, every=NEVER)
+    assert "pip install '.[guard]'" in error.value.hint and "watch.files" in error.value.hint
+    assert Watcher([a], debounce=1.0, every=NEVER, files=False)
+
+
+def test_what_is_uncommitted_is_counted(a: Path, tmp_path: Path) -> None:
+    assert uncommitted(a) == 0 and uncommitted(tmp_path) is None
+    (a / "a.py").write_text("a = 3\n")
+    (a / "new name.py").write_text("a = 3\n")
+    (a / "some.log").write_text("ignored")
+    git(a, "mv", ".gitignore", "moved")
+    git(a, "mv", "moved", ".gitignore")
+    assert uncommitted(a) == 2
