@@ -121,7 +121,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from forge_cli.guard.state import Guarded
-with Guarded(Path(sys.argv[1]), "").locked():
+with Guarded(Path(sys.argv[1]), "").guarding():
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -135,15 +135,20 @@ def test_one_guardian_for_each_repository(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "locked\n"
         assert guarded.guardian() == other.pid
-        with pytest.raises(Busy, match=f"process {other.pid}") as error, guarded.locked():
+        with pytest.raises(Busy, match=f"process {other.pid}") as error, guarded.guarding():
             pass
         assert error.value.transient
+        # One look is let in while it waits.
+        with guarded.locked():
+            assert guarded.guardian() == other.pid
         # However it ends, the lock goes with it.
         other.kill()
         other.wait(30)
     assert guarded.guardian() is None
     with guarded.locked():
         assert guarded.guardian() == os.getpid()
+        with pytest.raises(Busy, match="works on it"), Guarded(tmp_path, "").locked():
+            pass
     assert guarded.guardian() is None
     assert (tmp_path / ".forge" / ".gitignore").read_text() == "*\n"
 

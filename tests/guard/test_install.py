@@ -206,7 +206,9 @@ def test_a_unit_of_systemd(repo: Path, tmp_path: Path) -> None:
     assert file.name == f"{name}.service"
     text = file.read_text()
     assert "secret" not in text and "IOSchedulingClass=idle" in text
-    assert plan.commands[-1] == ("systemctl", "--user", "enable", "--now", file.name)
+    assert [command[2:] for command in plan.commands] == [
+        ("daemon-reload",), ("enable", file.name), ("restart", file.name),
+    ]  # fmt: skip
     if tool := shutil.which("systemd-analyze"):
         checked = subprocess.run(
             [tool, "verify", "--user", str(file)], capture_output=True, text=True, check=False,
@@ -240,6 +242,11 @@ def test_an_agent_of_launchd(repo: Path, tmp_path: Path) -> None:
     assert Path(told["StandardErrorPath"]).parent == home / "Library" / "Logs"
     domain = f"gui/{os.getuid()}"
     assert plan.commands == [("launchctl", "bootstrap", domain, str(file))]
+    # Once more: the one that may be loaded has to go first.
+    again = installed(repo, kinds=["launchd"], **place)
+    assert not plan.may_fail and again.may_fail == [
+        ("launchctl", "bootout", f"{domain}/{file.stem}")
+    ]
     gone = uninstalled(repo, kinds=["launchd"], **place)
     assert gone.commands == [("launchctl", "bootout", f"{domain}/{file.stem}")]
     assert not file.exists()
@@ -249,5 +256,6 @@ def test_a_command_that_fails_is_told_with_what_it_said() -> None:
     plan = Plan(commands=[("sh", "-c", "echo wrong >&2; exit 4")])
     with pytest.raises(ForgeError, match="exit 4: wrong"):
         run_commands(plan)
+    run_commands(Plan(may_fail=plan.commands))
     with pytest.raises(ForgeError, match="No such file"):
         run_commands(Plan(commands=[("no-such-command-here",)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,6 +81,7 @@ def run(
     from forge_cli.core.config import parse_duration
     from forge_cli.guard.cycle import look
     from forge_cli.guard.guardian import guard
+    from forge_cli.guard.state import Guarded
     from forge_cli.guard.watch import Watcher
 
     found, file, folders = _read(config, needed=False)
@@ -87,11 +89,14 @@ def run(
         folders, debounce=parse_duration(found.watch.debounce),
         every=parse_duration(found.watch.every), files=found.watch.files, reporter=output,
     )  # fmt: skip
-    output.note(f"guards {', '.join(map(str, folders))}")
-    try:
-        guard(watcher, lambda folder: look(found, file, folders[folder], output), output)
-    except KeyboardInterrupt:
-        output.note("ended; the models are served as they are")
+    with ExitStack() as guarding:
+        for folder, repository in folders.items():
+            guarding.enter_context(Guarded(folder, repository.name).guarding())
+        output.note(f"guards {', '.join(map(str, folders))}")
+        try:
+            guard(watcher, lambda folder: look(found, file, folders[folder], output), output)
+        except KeyboardInterrupt:
+            output.note("ended; the models are served as they are")
     output.next(f"forge guard status{_told(config)}")
 
 
@@ -160,12 +165,14 @@ def _carry_out(plan: Plan, output: Output, *, load: bool, dry_run: bool) -> None
         run_commands(plan)
     if output.json_lines:
         changes = [{"file": str(one.file), "action": one.action} for one in plan.changes]
-        commands = [list(command) for command in plan.commands]
+        commands = [list(command) for command in plan.may_fail + plan.commands]
         print(json.dumps({"changes": changes, "commands": commands, "ran": load and not dry_run}))
     elif not load:
         import shlex
 
-        for command in plan.commands:
+        if plan.commands:
+            output.note("not run yet (--load does):")
+        for command in plan.may_fail + plan.commands:
             print(shlex.join(command))
 
 

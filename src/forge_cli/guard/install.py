@@ -44,12 +44,14 @@ class Plan:
     """What to do: files, folders of the guardian to make, and commands that load or unload.
 
     Attributes:
+        may_fail: commands that come before those, and may fail.
         left_out: what cannot be done though nothing is wrong, in words.
     """
 
     changes: list[Change] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     commands: list[tuple[str, ...]] = field(default_factory=list)
+    may_fail: list[tuple[str, ...]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
     def content(self, file: Path) -> bytes | None:
@@ -92,6 +94,8 @@ def plan_install(
             after = hooks.with_line(file, plan.content(file), line)
             plan.set(file, after, executable=True)
     for service in _services(settings, kinds, environ):
+        if plan.content(service.file) is not None:
+            plan.may_fail += service.before
         plan.set(service.file, service.text)
         plan.commands += service.load
     return plan
@@ -146,13 +150,13 @@ def run_commands(plan: Plan) -> None:
     Raises:
         ForgeError: one fails; what it says is in the message.
     """
-    for command in plan.commands:
+    for command in plan.may_fail + plan.commands:
         shown = " ".join(command)
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
             raise ForgeError(f"{shown}: {error.strerror}", "is it of this system?") from None
-        if done.returncode:
+        if done.returncode and command not in plan.may_fail:
             said = (done.stderr or done.stdout).strip().replace("\n", "; ")
             raise ForgeError(f"{shown}: {said}", "the files are written; run it by hand")
 

@@ -24,6 +24,7 @@ class Service:
 
     Attributes:
         load, unload: the commands that start and end it, which the file alone does not.
+        before: what comes before loading where another one was loaded; it may fail.
         also: files that loading made.
     """
 
@@ -32,6 +33,7 @@ class Service:
     load: tuple[tuple[str, ...], ...]
     unload: tuple[tuple[str, ...], ...]
     also: tuple[Path, ...] = ()
+    before: tuple[tuple[str, ...], ...] = ()
 
 
 def name_of(settings: Path) -> str:
@@ -68,11 +70,13 @@ def launchd(
         "StandardErrorPath": log,
     }
     domain = f"gui/{uid}"
+    unload = (("launchctl", "bootout", f"{domain}/{name}"),)
     return Service(
         file=file,
         text=plistlib.dumps(told),
         load=(("launchctl", "bootstrap", domain, str(file)),),
-        unload=(("launchctl", "bootout", f"{domain}/{name}"),),
+        unload=unload,
+        before=unload,
     )
 
 
@@ -112,7 +116,7 @@ WantedBy=default.target
     return Service(
         file=folder / name,
         text=text.encode("utf-8", "surrogateescape"),
-        load=((*tool, "daemon-reload"), (*tool, "enable", "--now", name)),
+        load=((*tool, "daemon-reload"), (*tool, "enable", name), (*tool, "restart", name)),
         unload=((*tool, "stop", name), (*tool, "daemon-reload")),
         also=(folder / "default.target.wants" / name,),
     )

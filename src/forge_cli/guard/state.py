@@ -3,7 +3,8 @@
 state.json      what is deployed, the cycle under way, what was spent, when smoke was asked
 history.jsonl   each cycle that ended (`records.Cycle`), the oldest first
 drift.jsonl     each measurement (`records.Drift`)
-lock            one guardian for each repository
+lock            one look at a time
+guardian        one guardian for each repository, held as long as it runs
 runs/ID/        a run directory for each retraining
 reports/ID/     report.html, report.md, pull-request.md, release-note.md
 """
@@ -89,21 +90,35 @@ class Guarded:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other guardians out; the system drops the lock with the process.
+        """Keep others from looking; the system drops the lock with the process.
+
+        Raises:
+            Busy: another process looks at this repository.
+        """
+        with self._locked("lock", "another guardian works on it"):
+            yield
+
+    @contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Keep other guardians out for as long as this one runs; a single look is still let in.
 
         Raises:
             Busy: another one guards this repository.
         """
+        with self._locked("guardian", "it is guarded already"):
+            yield
+
+    @contextmanager
+    def _locked(self, name: str, why: str) -> Iterator[None]:
         self.prepare()
-        with open(self.folder / "lock", "a+") as stream:
+        with open(self.folder / name, "a+") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 stream.seek(0)
                 who = stream.read().strip()
                 raise Busy(
-                    f"{self.repository}: another guardian works on it"
-                    + f" (process {who})" * bool(who),
+                    f"{self.repository}: {why}" + f" (process {who})" * bool(who),
                     "see: forge guard status; or stop that one",
                 ) from None
             stream.truncate(0)
@@ -112,9 +127,12 @@ class Guarded:
             yield
 
     def guardian(self) -> int | None:
-        """The process that guards it now, if one does."""
+        """The process that guards it, or looks at it now; None: none does."""
+        return self._holder("guardian") or self._holder("lock")
+
+    def _holder(self, name: str) -> int | None:
         try:
-            with open(self.folder / "lock") as stream:
+            with open(self.folder / name) as stream:
                 try:
                     fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:

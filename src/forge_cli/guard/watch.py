@@ -94,7 +94,7 @@ class Watcher:
             try:
                 yield from self._noticed()
                 return
-            except OSError as error:
+            except (OSError, RuntimeError) as error:  # of the system, and of watchfiles itself
                 self.reporter.warn(
                     f"files cannot be watched ({error}): only commits and the schedule are noticed"
                 )
@@ -135,6 +135,8 @@ class _Watched:
 
     def __post_init__(self) -> None:
         told = git(self.path, "rev-parse", "--absolute-git-dir", "--git-common-dir") or ""
+        if git(self.path, "check-ignore", "-q", str(self.path)) is not None:
+            told = ""  # a folder that its repository ignores goes by its own rules
         # The second one is told from the folder; a worktree has two of its own.
         found = [(self.path / line).resolve() for line in told.splitlines()]
         self.git_folders = list(dict.fromkeys(found))
