@@ -17,6 +17,7 @@ from forge_cli.core.jsonl import read_records
 from forge_cli.core.records import Chunk
 from forge_cli.core.run_dir import RunDir
 from forge_cli.guard.config import RetrainWhen
+from forge_cli.guard.drift import head
 from forge_cli.guard.state import Deployed, Guarded
 from forge_cli.pipeline import fit, with_data
 from tiny_train import save_model
@@ -47,6 +48,11 @@ class Trained:
     repo: Path
     run: Path
     s: Settings
+
+    @property
+    def commit(self) -> str:
+        """Of what was trained on."""
+        return head(self.repo)
 
     @property
     def deployed(self) -> Deployed:

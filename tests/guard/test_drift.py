@@ -34,7 +34,7 @@ def guarded(trained: Trained, tmp_path: Path) -> Guarded:
 def test_a_line_more_or_another_place_is_no_drift(guarded: Guarded, trained: Trained) -> None:
     same = measure(guarded, trained.deployed, NEVER, trained.s)
     assert (same.share, same.added, same.changed, same.gone, same.paths) == (0, 0, 0, 0, [])
-    assert same.commit == same.since == head(trained.repo) and len(same.commit) == 40
+    assert same.commit == same.since == trained.commit and len(same.commit) == 40
     first, last = guarded.repository / "m00.py", guarded.repository / "m17.py"
     first.write_text("\n\n" + first.read_text())
     last.rename(guarded.repository / "job.py")
@@ -57,11 +57,13 @@ def test_what_differs_is_counted_and_named(guarded: Guarded, trained: Trained) -
     assert (found.added, found.changed, found.gone) == (3, 2, 3)
     assert found.symbols == symbols + 3 and found.share == pytest.approx(8 / found.symbols)
     assert found.paths == ["m01.py", "m02.py", "m90.py", "notes.md"]
-    assert found.commit == head(repo) != found.since == head(trained.repo)
+    assert found.commit == head(repo) != found.since == trained.commit
     assert not found.asked and found.new_loss is None
 
 
-def test_tags_and_corrections_since_the_last_deployment(guarded: Guarded, trained: Trained) -> None:
+def test_tags_and_corrections_since_the_last_deployment(
+    guarded: Guarded, trained: Trained, tmp_path: Path
+) -> None:
     repo = guarded.repository
     git(repo, "checkout", "-q", "-b", "side")
     git(repo, "commit", "-q", "--allow-empty", "-m", "aside")
@@ -69,14 +71,20 @@ def test_tags_and_corrections_since_the_last_deployment(guarded: Guarded, traine
     git(repo, "checkout", "-q", "main")
     git(repo, "commit", "-q", "--allow-empty", "-m", "on")
     git(repo, "tag", "-a", "release/2", "-m", "annotated")
-    git(repo, "tag", "late", head(trained.repo))
+    git(repo, "tag", "late", trained.commit)  # what stands there was trained on
     (repo / ".forge").mkdir()
     (repo / ".forge" / "corrections.jsonl").write_text('{"a": 1}\n\n{"a": 2}\n{"a": 3}\n{"to')
     found = measure(guarded, trained.deployed, NEVER, trained.s)
-    assert found.tags == ["late", "release/2"] and found.corrections == 3 == corrections_in(repo)
+    assert found.tags == ["release/2"] and found.corrections == 3 == corrections_in(repo)
     known = Deployed(run=str(trained.run), tags=tags_in(repo), corrections=2)
     again = measure(guarded, known, NEVER, trained.s)
     assert again.tags == [] and again.corrections == 1
+    lost = RunDir.load(Path(shutil.copytree(trained.run, tmp_path / "lost")))
+    lost.finish("mine", commit="0" * 40)
+    assert measure(guarded, Deployed(run=str(lost.path), tags=["v1"]), NEVER, trained.s).tags == [
+        "late",
+        "release/2",
+    ], "of a history that was rewritten all that is not known"
     assert tags_in(repo, "v1") == ["late", "v1"] and tags_in(repo, "nowhere") == []
 
 
@@ -105,6 +113,7 @@ def test_the_history_answers_for_what_was_seen_before(guarded: Guarded, trained:
     remember(guarded, measure(guarded, trained.deployed, NEVER, trained.s))
     assert guarded.drifts() == [found], "the same again is not written again"
     remember(guarded, found.model_copy(update={"gone": 5, "share": 0.4}))
+    git(guarded.repository, "commit", "-q", "--allow-empty", "-m", "on")
     git(guarded.repository, "tag", "v2")
     again = measure(guarded, trained.deployed, NEVER, trained.s)
     assert (again.gone, again.share, again.tags) == (5, 0.4, ["v2"]), "nothing is compared anew"

@@ -10,12 +10,13 @@ from statistics import fmean
 import pytest
 from drifting import Trained, chunks_of, trained_on
 
+from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import SILENT
 from forge_cli.core.run_dir import RunDir
 from forge_cli.guard.config import RetrainWhen
 from forge_cli.guard.drift import measure, remember
 from forge_cli.guard.drift.rows import find_rows
-from forge_cli.guard.state import Guarded
+from forge_cli.guard.state import Deployed, Guarded
 from forge_cli.models.adapters import load_tuned
 from forge_cli.models.answer_losses import answer_losses
 from forge_cli.pipeline import mine_chunks
@@ -47,7 +48,9 @@ def other_module(n: int) -> str:
     )
 
 
-def test_the_deployed_model_is_asked_about_new_code(guarded: Guarded, trained: Trained) -> None:
+def test_the_deployed_model_is_asked_about_new_code(
+    guarded: Guarded, trained: Trained, tmp_path: Path
+) -> None:
     for n in range(30, 38):
         (guarded.repository / f"new{n}.py").write_text(other_module(n))
     quiet = measure(guarded, trained.deployed, BY_LOSS, trained.s, ask=False)
@@ -71,6 +74,10 @@ def test_the_deployed_model_is_asked_about_new_code(guarded: Guarded, trained: T
     shutil.rmtree(guarded.folder / "drift")
     told = measure(guarded, trained.deployed, BY_LOSS, trained.s, ask=False)
     assert told.new_loss == found.new_loss and not (guarded.folder / "drift").exists()
+
+    half = shutil.copytree(trained.run, tmp_path / "half", ignore=lambda *_: ["adapters"])
+    with pytest.raises(ForgeError, match="adapters are gone"):
+        measure(guarded, Deployed(run=str(half)), BY_LOSS, trained.s, rows=8)
 
 
 def expected_losses(guarded: Guarded, trained: Trained) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from forge_cli.core.accelerator import accelerator
+from forge_cli.core.errors import ForgeError
 from forge_cli.core.events import Reporter
 from forge_cli.core.records import Example
 from forge_cli.core.run_dir import RunDir
@@ -39,13 +40,19 @@ def ask_deployed(
         cache: a folder that keeps losses and answers, by the adapters' own bytes.
 
     Raises:
-        ForgeError: the model cannot be loaded, or fails on a row.
+        ForgeError: the adapters are gone, the model cannot be loaded, or fails on a row.
     """
     from forge_cli.evaluate.ask import ask
     from forge_cli.evaluate.asked import Asked, Question
     from forge_cli.evaluate.scoring import score_answers
     from forge_cli.evaluate.sides import SideSpec, open_side
 
+    adapters = run.path / "adapters"
+    if not (adapters / "config.json").exists():
+        raise ForgeError(
+            f"{adapters}: the deployed model's adapters are gone, so that it cannot be asked",
+            "put them back, or leave loss, score and drift out of retrain_when in guard.yaml",
+        )
     sets = [[Question("given", row) for row in found] for found in rows]
     asked = Asked(
         questions=[question for found in sets for question in found[:answers]],
@@ -53,7 +60,7 @@ def ask_deployed(
         timed=[],
     )
     spec = SideSpec.parse("tuned")
-    side = open_side(spec, run.path / "adapters", url=None, max_tokens=_MAX_ANSWER)
+    side = open_side(spec, adapters, url=None, max_tokens=_MAX_ANSWER)
     with accelerator(reporter):
         try:
             heard = ask(spec, side, asked, (), cache, reporter)

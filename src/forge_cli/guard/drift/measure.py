@@ -18,7 +18,7 @@ from forge_cli.core.run_dir import RunDir
 from forge_cli.guard.config import RetrainWhen
 from forge_cli.guard.docs_fit import docs_fit
 from forge_cli.guard.drift.asking import ask_deployed
-from forge_cli.guard.drift.repository import corrections_in, head, tags_in
+from forge_cli.guard.drift.repository import corrections_in, head, tags_since
 from forge_cli.guard.drift.rows import find_rows
 from forge_cli.guard.records import Drift
 from forge_cli.guard.state import Deployed, Guarded
@@ -66,19 +66,20 @@ def measure(
     now = b"".join(mined.lines())
     contents = hashlib.sha256(now).hexdigest()[:16]
     before = _before(guarded, deployed.run if deployed else "", contents)
+    since = then.commit if then else ""
     wanted = bool(then and ask)
     if before and not (wanted and _wants(when, before.share) and not before.asked):
-        return before.model_copy(update=_surroundings(guarded, deployed))
+        return before.model_copy(update=_surroundings(guarded, deployed, since))
     chunks = [Chunk.model_validate_json(line) for line in now.splitlines()]
     trained = list(read_records(then.file, Chunk)) if then else []
     found = changes(trained, chunks)
     drift = Drift(
         run=deployed.run if deployed else "",
-        since=then.commit if then else "",
+        since=since,
         contents=contents,
         suspicious=_suspicious(trained, chunks, found, left_out) if then else [],
         **_counted(found),
-        **_surroundings(guarded, deployed),
+        **_surroundings(guarded, deployed, since),
     )
     if not (then and wanted and _wants(when, drift.share)):
         return drift
@@ -172,14 +173,14 @@ def _counted(found: Changes) -> dict[str, Any]:
     }
 
 
-def _surroundings(guarded: Guarded, deployed: Deployed | None) -> dict[str, Any]:
+def _surroundings(guarded: Guarded, deployed: Deployed | None, since: str) -> dict[str, Any]:
     """What may differ between two looks at the same files."""
     repository = guarded.repository
     seen = deployed.corrections if deployed else 0
-    tags = tags_in(repository) if deployed else []
+    known = deployed.tags if deployed else []
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": head(repository),
-        "tags": [tag for tag in tags if deployed and tag not in deployed.tags],
+        "tags": tags_since(repository, since, known) if deployed else [],
         "corrections": max(0, corrections_in(repository) - seen),
     }
