@@ -255,8 +255,11 @@ def main() -> None:
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
-    print(f"{os.cpu_count()} cores, {args.pollers} calls each {args.every:g} s, load before "
-          f"{os.getloadavg()[0]:.1f}, nice {os.nice(0)}; late: of the clients' own loop, at most")  # fmt: skip
+    load = f"load before {os.getloadavg()[0]:.1f}, nice {os.nice(0)}"
+    print(
+        f"{os.cpu_count()} cores, {args.pollers} calls each {args.every:g} s, {load}; late: of the"
+    )
+    print("clients' own loop, at most")
     print(f"{'queue':11}{'MB':>4}{'uploads':>13}{'streams':>9}{'calls':>8}{'failed':>8}"
           f"{'p50 ms':>8}{'p90':>8}{'p99':>8}{'max':>8}{'late':>8}{'steps':>8}{'RSS MB':>8}"
           f"{'load':>7}", flush=True)  # fmt: skip
