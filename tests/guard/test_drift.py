@@ -14,7 +14,7 @@ from forge_cli.core.jsonl import read_records
 from forge_cli.core.records import Example, Origin
 from forge_cli.core.run_dir import RunDir
 from forge_cli.guard.drift import corrections_in, head, measure, remember, tags_in
-from forge_cli.guard.drift.rows import matched, still_true
+from forge_cli.guard.drift.rows import held_out, matched
 from forge_cli.guard.records import Drift
 from forge_cli.guard.state import Deployed, Guarded
 from tiny_train import example
@@ -123,18 +123,25 @@ def test_the_history_answers_for_what_was_seen_before(guarded: Guarded, trained:
 
 def test_old_rows_are_those_that_still_stand(trained: Trained) -> None:
     run, chunks = RunDir.load(trained.run), chunks_of(trained)
-    rows = still_true(run, chunks, chunks)
+    rows = held_out(run, chunks)
     written = read_records(trained.run / "data" / "examples.jsonl", Example)
-    assert len(rows) == sum(row.split == "test" for row in written)
-    assert {row.split for row in rows} == {"test"}
+    assert rows == [row for row in written if row.split == "test"]
     path = next(row.origin.path for row in rows if any(d.oracle for d in row.documents))
     now = [c if c.path != path else c.model_copy(update={"text": c.text + "#"}) for c in chunks]
-    fewer = still_true(run, chunks, now)
-    assert fewer and fewer == [row for row in rows if path not in paths_of(row)]
+    fewer = held_out(run, now)
+    assert fewer and fewer == [row for row in rows if path not in told_from(row)]
 
 
-def paths_of(row: Example) -> set[str]:
-    return {row.origin.path} | {d.path for d in row.documents if d.oracle}
+def told_from(row: Example) -> set[str]:
+    return {d.path for d in row.documents if d.oracle or d.id == row.origin.chunk}
+
+
+def test_what_looks_damaged_is_named(guarded: Guarded, trained: Trained) -> None:
+    (guarded.repository / "m05.py").write_bytes(b"\x00\x01" * 400)
+    (guarded.repository / "m06.py").write_text(module(6).replace("(a, b", "(a, (b"))
+    found = measure(guarded, trained.deployed, NEVER, trained.s)
+    assert [one.partition(": ")[0] for one in found.suspicious] == ["m05.py", "m06.py"]
+    assert found.gone >= 3 and "m05.py" in found.paths
 
 
 def test_new_and_old_rows_are_of_the_same_kinds() -> None:

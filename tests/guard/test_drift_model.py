@@ -84,7 +84,7 @@ def expected_losses(guarded: Guarded, trained: Trained) -> tuple[float, float]:
     """The means, from the model itself."""
     run, then = RunDir.load(trained.run), chunks_of(trained)
     now = list(mine_chunks(guarded.repository, trained.s, SILENT))
-    rows = find_rows(run, then, now, changes(then, now), trained.s, 8, SILENT)
+    rows = find_rows(run, then, now, changes(then, now), (), trained.s, 8, SILENT)
     assert all(row.origin.path.startswith("new") for row in rows.new)
     loaded = load_tuned(trained.run / "adapters")
     new, old = (

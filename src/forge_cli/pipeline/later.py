@@ -70,7 +70,8 @@ def rows_about(
     index = Index(now)
     if not any(chunk.id in new and index.is_askable(chunk) for chunk in now):
         return []
-    made = [row for row in make_examples(now, s, reporter) if row.origin.chunk in new]
+    asked = make_examples(now, s, reporter, only=new)
+    made = [row for row in asked if row.origin.chunk in new]  # not of lists of commits
     # Gates are for what is trained on.
     held = {"split": "test", "held_kinds": [], "min_examples": 0, "max_rejects": 1.0}
     own = s.model_copy(update=held | {"min_quality": 0.0, "base_loss": None})

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from forge_cli.core.config import Settings, checked
+from forge_cli.core.config import Settings
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import read_records
@@ -23,7 +23,8 @@ from forge_cli.guard.drift.rows import find_rows
 from forge_cli.guard.records import Drift
 from forge_cli.guard.state import Deployed, Guarded
 from forge_cli.pipeline import mine_chunks
-from forge_cli.pipeline.update import Changes, changes, suspects
+from forge_cli.pipeline.update import Changes, Suspect, changes, settings_of, suspects
+from forge_cli.pipeline.update.lineage import read_plan
 
 ROWS, ANSWERS = 24, 8
 # A mean of fewer rows says more of the rows than of the model.
@@ -62,8 +63,8 @@ def measure(
     """
     then = _Then.of(guarded, deployed) if deployed else None
     left_out: list[Verdict] = []
-    mined = mine_chunks(guarded.repository, then.s if then else settings, reporter, left_out.append)
-    now = b"".join(mined.lines())
+    s = then.s if then else settings
+    now = b"".join(mine_chunks(guarded.repository, s, reporter, left_out.append).lines())
     contents = hashlib.sha256(now).hexdigest()[:16]
     before = _before(guarded, deployed.run if deployed else "", contents)
     since = then.commit if then else ""
@@ -73,17 +74,19 @@ def measure(
     chunks = [Chunk.model_validate_json(line) for line in now.splitlines()]
     trained = list(read_records(then.file, Chunk)) if then else []
     found = changes(trained, chunks)
+    doubts = suspects(trained, chunks, found, left_out, then.suspected) if then else []
     drift = Drift(
         run=deployed.run if deployed else "",
         since=since,
         contents=contents,
-        suspicious=_suspicious(trained, chunks, found, left_out) if then else [],
+        suspicious=_told(doubts, trained, found) if then else [],
         **_counted(found),
         **_surroundings(guarded, deployed, since),
     )
     if not (then and wanted and _wants(when, drift.share)):
         return drift
-    own = find_rows(then.run, trained, chunks, found, then.s, rows, reporter)
+    doubted = {doubt.path for doubt in doubts}
+    own = find_rows(then.run, trained, chunks, found, doubted, s, rows, reporter)
     drift = drift.model_copy(
         update={"asked": True, "new_rows": len(own.new), "old_rows": len(own.old)}
     )
@@ -105,12 +108,14 @@ def remember(guarded: Guarded, drift: Drift) -> None:
 
 @dataclass(frozen=True)
 class _Then:
-    """The deployed run: its settings, the file of what it mined, and of which commit."""
+    """The deployed run: its settings, the file of what it mined, of which commit,
+    and the files that it did not trust."""
 
     run: RunDir
     s: Settings
     file: Path
     commit: str
+    suspected: dict[str, list[str]]
 
     @classmethod
     def of(cls, guarded: Guarded, deployed: Deployed) -> _Then:
@@ -124,9 +129,9 @@ class _Then:
         file = path / "data" / "chunks.jsonl"
         if not file.exists():
             raise ForgeError(f"{gone} in part: it has no data/chunks.jsonl", hint)
-        own = run.state["settings"]
-        s = checked(own, dict.fromkeys(own, f"{path}/run.json"))
-        return cls(run, s, file, str(run.state["stages"].get("mine", {}).get("commit", "")))
+        commit = str(run.state["stages"].get("mine", {}).get("commit", ""))
+        suspected = read_plan(run).get("suspected", {})
+        return cls(run, settings_of(run).settings, file, commit, suspected)
 
 
 def _before(guarded: Guarded, run: str, contents: str) -> Drift | None:
@@ -143,11 +148,9 @@ def _wants(when: RetrainWhen, share: float) -> bool:
     return by_rule or (when.drift is not None and share >= when.drift / 2)
 
 
-def _suspicious(
-    old: Sequence[Chunk], now: Sequence[Chunk], found: Changes, left_out: Sequence[Verdict]
-) -> list[str]:
+def _told(doubts: Sequence[Suspect], old: Sequence[Chunk], found: Changes) -> list[str]:
     """What looks broken rather than new, file by file and over all documentation that is new."""
-    told = [f"{one.path}: {one.reason}" for one in suspects(old, now, found, left_out)]
+    told = [f"{doubt.path}: {doubt.reason}" for doubt in doubts]
     fit = docs_fit([*found.added, *(new for _, new in found.changed)], old)
     if fit.suspicious:
         told.append(

@@ -8,7 +8,7 @@ difference is then the code's, not the questions'.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from forge_cli.core.answer_form import is_abstention
@@ -20,6 +20,7 @@ from forge_cli.core.run_dir import RunDir
 from forge_cli.evaluate.sample import spread
 from forge_cli.pipeline.later import rows_about, unknown
 from forge_cli.pipeline.update import Changes
+from forge_cli.pipeline.update.lineage import still_true
 
 Kind = tuple[str, bool]
 
@@ -37,6 +38,7 @@ def find_rows(
     trained: Sequence[Chunk],
     now: Sequence[Chunk],
     found: Changes,
+    doubted: Collection[str],
     s: Settings,
     limit: int,
     reporter: Reporter,
@@ -47,29 +49,22 @@ def find_rows(
 
     Args:
         trained: the chunks that the run was made of. now: those of today.
-        s: of the run.
+        doubted: paths of files that nothing is asked about. s: of the run.
     """
-    fresh = [*found.added, *(new for _, new in found.changed)]
+    differing = [*found.added, *(new for _, new in found.changed)]
+    fresh = [chunk for chunk in differing if chunk.path not in doubted]
     alone = s.model_copy(update={"teacher": "none"})
     new = rows_about(now, unknown(trained, fresh), alone, reporter)
-    return matched(new, still_true(run, trained, now), limit, s.seed)
+    return matched(new, held_out(run, now), limit, s.seed)
 
 
-def still_true(run: RunDir, trained: Sequence[Chunk], now: Sequence[Chunk]) -> list[Example]:
-    """The run's test rows whose answers stand as they did, in the files where they stood."""
+def held_out(run: RunDir, now: Sequence[Chunk]) -> list[Example]:
+    """The run's test rows that the repository still bears out; none that a teacher wrote."""
     file = run.path / "data" / "examples.jsonl"
     if not file.exists():
         return []
-    standing = {(chunk.path, chunk.text) for chunk in now}
-    kept = {chunk.id for chunk in trained if (chunk.path, chunk.text) in standing}
     rows = (row for row in read_records(file, Example) if row.split == "test")
-    return [
-        row
-        for row in rows
-        if row.origin.teacher is None
-        and row.origin.chunk in kept
-        and all(document.id in kept for document in row.documents if document.oracle)
-    ]
+    return list(still_true((row for row in rows if row.origin.teacher is None), now))
 
 
 def matched(new: Sequence[Example], old: Sequence[Example], limit: int, seed: int) -> Rows:

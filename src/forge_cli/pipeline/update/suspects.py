@@ -6,12 +6,14 @@ No check of rows can see these: what a broken or lying file says is quoted from 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from forge_cli.core.records import Chunk, Verdict
 from forge_cli.core.words import words_of
 from forge_cli.pipeline.update.changes import Changes, is_code
+from forge_cli.pipeline.update.lineage import name_of
 
 # Why the miner leaves a file out that it took before.
 _DAMAGED = {"binary", "encoding", "minified", "parse", "hang", "crash"}
@@ -28,7 +30,7 @@ class Suspect:
     """A file that is not to be learned from as it is.
 
     Attributes:
-        check: damaged, syntax, vanished or documentation.
+        check: damaged, syntax, vanished, documentation or before.
     """
 
     path: str
@@ -41,6 +43,7 @@ def suspects(
     now: Sequence[Chunk],
     found: Changes,
     left_out: Iterable[Verdict] = (),
+    before: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> list[Suspect]:
     """Files that were sound in `old` and are doubtful in `now`, by path.
 
@@ -48,21 +51,27 @@ def suspects(
     tree has errors and had none. vanished: more than half of its definitions are gone, and the
     file is not. documentation: half of what is documented in it, and three definitions at least,
     got other documentation beside the same code, or names parameters that are not there.
+    before: it was suspicious when `old` was mined, and is as it was then.
 
     Args:
         left_out: the miner's verdicts of `now`.
+        before: path → `name_of` of the chunks that a file held when it became suspicious.
     """
-    before, after = by_file(old), by_file(now)
+    was, after = by_file(old), by_file(now)
     doubts = [
         Suspect(v.path, "damaged", f"it was mined before and is left out now: {v.reason}")
         for v in left_out
-        if v.path in before and v.check in _DAMAGED
+        if v.path in was and v.check in _DAMAGED
     ]
     differing = {c.path for c in (*found.added, *found.gone, *(new for _, new in found.changed))}
-    for path in sorted(differing & before.keys() & after.keys()):
-        doubts += _syntax(before[path], after[path])
-        doubts += _vanished(path, before[path], after[path], found)
+    for path in sorted(differing & was.keys() & after.keys()):
+        doubts += _syntax(was[path], after[path])
+        doubts += _vanished(path, was[path], after[path], found)
         doubts += _documented(path, after[path], found)
+    known = {doubt.path for doubt in doubts}
+    for path, names in before.items():
+        if path not in known and sorted(map(name_of, after.get(path, ()))) == names:
+            doubts.append(Suspect(path, "before", "it is as it was when it became suspicious"))
     return sorted(doubts, key=lambda one: (one.path, one.check))
 
 

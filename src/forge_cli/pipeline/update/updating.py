@@ -178,12 +178,7 @@ def with_update(run: RunDir, base: RunDir, source: Path, s: Settings, reporter: 
 def _doubts(run: RunDir, past: Lineage, now: list[Chunk], found: Changes) -> list[Suspect]:
     """Suspicious files, and those of before that stayed as they were."""
     left_out = read_records(run.path / "data" / "files-left-out.jsonl", Verdict)
-    doubts = suspects(past.chunks, now, found, left_out)
-    known, files = {doubt.path for doubt in doubts}, by_file(now)
-    for path, names in past.suspected.items():
-        if path not in known and sorted(map(name_of, files.get(path, ()))) == names:
-            doubts.append(Suspect(path, "before", "it is as it was when it became suspicious"))
-    return doubts
+    return suspects(past.chunks, now, found, left_out, past.suspected)
 
 
 def _told(found: Changes) -> dict[str, Any]:
