@@ -22,12 +22,14 @@ ALLOWED = {
     "raft": {"core", "models", "teachers"},
     "evaluate": {"core", "models", "teachers"},
     "recipes": {"core"},
+    "runs": {"core"},
     "doctor": {"core", "models"},
     "pipeline": {"core", "models", "teachers"} | STAGES,
     "serve": {"core", "models", "teachers", "pipeline"} | STAGES,
-    "guard": {"core", "models", "teachers", "pipeline", "serve"} | STAGES,
-    "cli": {"core", "models", "teachers", "pipeline", "serve", "guard", "recipes", "doctor", ""}
-    | STAGES,
+    "guard": {"core", "models", "teachers", "pipeline", "serve", "runs", ""} | STAGES,
+    "cli": {"core", "models", "teachers", "pipeline", "serve", "guard", "recipes", "runs", "doctor"}
+    | STAGES
+    | {""},
     "__main__": {"cli"},
     "": set(),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -81,6 +82,14 @@ def deploy(
 
 
 def _show(found: list, name: str, output: Output) -> None:  # type: ignore[type-arg]
+    if output.json_lines:
+        for one in found:
+            told = {
+                "name": one.name, "served": one.served, "bytes": one.size,
+                "since": one.entry.time if one.entry else one.modified,
+                "source": one.entry.source if one.entry else None,
+            }  # fmt: skip
+            print(json.dumps(told))
     rows = [
         [
             one.name + " (served)" * one.served,

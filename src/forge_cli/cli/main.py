@@ -21,10 +21,13 @@ from forge_cli.cli import (
     export,
     guard,
     jobs,
+    mcp,
     mine,
     raft,
     recipes,
+    runs,
     serve,
+    skills,
     train,
     validate,
     worker,
@@ -79,10 +82,13 @@ for name, function in (
     ("serve", serve.serve),
     ("worker", worker.worker),
     ("doctor", doctor.doctor),
+    ("mcp", mcp.mcp),
 ):
     app.command(name)(_quiet_pipe(function))
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(guard.app, name="guard")
+app.add_typer(runs.app, name="runs")
+app.add_typer(skills.app, name="skills")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(config.app, name="config")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from forge_cli.cli._options import Json
 from forge_cli.core.errors import UsageError
 
 app = typer.Typer(
@@ -16,20 +18,29 @@ app = typer.Typer(
 
 
 @app.command("ls")
-def ls() -> None:
+def ls(json_lines: Json = False) -> None:
     """List the recipes, one a line: name, model, memory at the peak, for whom.
+
+    With --json all of them in one array.
 
     Example: forge recipes ls
     """
     from forge_cli.pipeline.foresee import recipe_peak
     from forge_cli.recipes import list_recipes, load_recipe
 
+    rows: list[dict[str, Any]] = []
     for name, file in list_recipes().items():
         values = load_recipe(name)
         peak = recipe_peak(name, values)
-        memory = f"{peak / 1e9:.1f} GB" if peak else "-"
         first = file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        print(f"{name}\t{values.get('model', '-')}\t{memory}\t{first}")
+        rows.append(
+            {"name": name, "model": values.get("model"), "peak_bytes": peak or None, "for": first}
+        )
+    if json_lines:
+        print(json.dumps(rows))
+    for row in rows if not json_lines else ():
+        memory = f"{row['peak_bytes'] / 1e9:.1f} GB" if row["peak_bytes"] else "-"
+        print(f"{row['name']}\t{row['model'] or '-'}\t{memory}\t{row['for']}")
 
 
 @app.command("show")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -115,6 +116,8 @@ def train(
         if rows:
             rows.append(["at the peak of a step", f"{sum(parts.values()) / 1e9:.2f}"])
             output.table(["memory", "GB"], rows, "What training would hold")
+        if json_lines:
+            print(json.dumps({"memory_bytes": parts, "peak_bytes": sum(parts.values())}))
         return
     with started(resolved.settings.hosts, sys.argv[1:]) as watch:
         done = pipeline.train(

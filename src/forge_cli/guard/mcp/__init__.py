@@ -1,0 +1,1 @@
+"""The skills as tools of an MCP server over stdin and stdout."""
