@@ -12,7 +12,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "forge_cli"
 FILES = sorted(SRC.rglob("*.py"))
 
-STAGES = {"mine", "raft", "validate", "train", "evaluate", "export", "deploy"}
+STAGES = {"mine", "raft", "validate", "train", "evaluate", "export", "deploy", "ask"}
 # Room → the rooms it may import, besides itself.
 ALLOWED = {
     "core": set(),
@@ -21,6 +21,7 @@ ALLOWED = {
     **{stage: {"core", "models"} for stage in STAGES},
     "raft": {"core", "models", "teachers"},
     "evaluate": {"core", "models", "teachers"},
+    "ask": {"core", "models", "teachers"},
     "recipes": {"core"},
     "runs": {"core"},
     "doctor": {"core", "models"},

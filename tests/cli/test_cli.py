@@ -12,9 +12,10 @@ import pytest
 
 FORGE = [sys.executable, "-m", "forge_cli"]
 COMMANDS = [
-    "mine", "raft", "validate", "train", "eval", "export", "deploy", "serve", "worker", "doctor",
-    "jobs ls", "jobs show", "jobs logs", "jobs cancel", "jobs pause", "jobs resume", "jobs retry",
-    "jobs rm", "guard init", "guard run", "guard install", "guard uninstall",
+    "mine", "raft", "validate", "train", "eval", "export", "deploy", "ask", "serve", "worker",
+    "doctor", "jobs ls", "jobs show", "jobs logs", "jobs cancel", "jobs pause", "jobs resume",
+    "jobs retry", "jobs rm", "guard init", "guard run", "guard install", "guard uninstall",
+    "guard once", "guard status", "guard history",
 ]  # fmt: skip
 
 

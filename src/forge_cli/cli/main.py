@@ -15,6 +15,7 @@ import typer
 
 from forge_cli import __version__
 from forge_cli.cli import (
+    ask,
     config,
     deploy,
     doctor,
@@ -79,6 +80,7 @@ for name, function in (
     ("eval", evaluate.evaluate),
     ("export", export.export),
     ("deploy", deploy.deploy),
+    ("ask", ask.ask),
     ("serve", serve.serve),
     ("worker", worker.worker),
     ("doctor", doctor.doctor),

@@ -22,7 +22,11 @@ SYSTEM = (
     f"If no document holds it, quote nothing and write: ##Answer: {ABSTAIN}"
 )
 
+BEGIN, END = "##begin_quote##", "##end_quote##"
+
 _QUOTE = re.compile(r"##begin_quote##\n?(.*?)\n?##end_quote##", re.DOTALL)
+# The same, and a quote that nothing closes: up to the answer, or to the end.
+_ANY_QUOTE = re.compile(_QUOTE.pattern + r"|##begin_quote##\n?(.*?)(?=\n?##Answer:|\Z)", re.DOTALL)
 
 
 def show_documents(documents: Sequence[Document], question: str) -> str:
@@ -73,6 +77,19 @@ def parts_of(text: str) -> list[tuple[str, int, int]]:
         at = found.end()
     parts += [("reason", at, border), ("answer", border, len(text))]
     return [part for part in parts if part[1] < part[2]]
+
+
+def quote_spans(text: str) -> list[tuple[bool, str]]:
+    """(is a quote, its text) of a written answer, in order, the marks left out.
+
+    Unlike `read_answer` it takes what nothing closes for a quote too: it was meant as one.
+    """
+    spans, at = [], 0
+    for found in _ANY_QUOTE.finditer(text):
+        quote = found[1] if found[1] is not None else found[2]
+        spans += [(False, text[at : found.start()]), (True, quote)]
+        at = found.end()
+    return [*spans, (False, text[at:])]
 
 
 def is_abstention(final: str) -> bool:

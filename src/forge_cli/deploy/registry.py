@@ -78,6 +78,21 @@ class Registry:
                 return one.previous
         return ""
 
+    def served(self) -> list[Entry]:
+        """Of each name on each server the deployment that it was last heard to be, the one that
+        began to be served last at the end."""
+        deployed: dict[tuple[str, str], Entry] = {}
+        now: dict[tuple[str, str], Entry] = {}
+        for one in self._read():
+            name, version = (one.url, one.name), (one.url, one.version)
+            if one.action == "deployed":
+                deployed[version] = one
+            if one.action in ("deployed", "rolled back"):
+                now.pop(name, None)
+                if version in deployed:
+                    now[name] = deployed[version]
+        return list(now.values())
+
     def own(self, url: str, name: str) -> list[str]:
         """The versions of `name` that were deployed from here and not removed, oldest first."""
         found: dict[str, None] = {}

@@ -1,0 +1,197 @@
+"""Which repository is asked, what of it is shown, and which model answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forge_cli.core.accelerator import accelerator
+from forge_cli.core.config import Settings
+from forge_cli.core.errors import UsageError
+from forge_cli.core.events import Reporter
+from forge_cli.core.records import Chunk
+from forge_cli.core.run_dir import RunDir
+from forge_cli.pipeline.data import mine_chunks
+from forge_cli.pipeline.deploying import registry_file
+
+if TYPE_CHECKING:
+    from forge_cli.ask import Reply
+    from forge_cli.ask.answerers import Answerer
+
+_RUNS = Path(".forge") / "runs"
+_VIA = "give mlx, mlx:MODEL, ollama:NAME or openai:NAME"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An answer, and the top of the repository that it is about."""
+
+    reply: Reply
+    repository: Path
+
+    @property
+    def corrections(self) -> Path:
+        """Where corrections of answers about this repository are kept."""
+        return self.repository / ".forge" / "corrections.jsonl"
+
+
+def ask(
+    question: str,
+    s: Settings,
+    *,
+    repo: Path | None = None,
+    run: Path | None = None,
+    via: str = "mlx",
+    url: str | None = None,
+    count: int | None = None,
+    reporter: Reporter,
+) -> Asked:
+    """Answer a question about a repository from what it holds now.
+
+    Args:
+        repo: None: what the run was trained on, else where we are.
+        run: None: what is deployed of this repository, else its newest run.
+        via: mlx, mlx:MODEL, ollama:NAME or openai:NAME. url: of that server.
+        count: documents to show (None: as many as training did).
+
+    Raises:
+        UsageError: no such repository, run or kind of model, or the question is empty.
+        ForgeError: nothing can be mined there, the model cannot be loaded or reached.
+    """
+    from forge_cli import ask as stage
+
+    question = stage.checked_question(question)
+    chosen = RunDir.load(run) if run else None
+    top = top_of(repo or (repository_of(chosen) if chosen else None) or Path())
+    if chosen is None and via == "mlx":
+        chosen = default_run(top, reporter)
+    if chosen:
+        own = chosen.state["settings"]
+        # Cut as the model has learned to read them.
+        known = {key: own[key] for key in ("max_chars", "distractors", "model") if key in own}
+        s = s.model_copy(update=known)
+    answerer = _answerer(via, s, chosen, url, reporter)
+    found = retrieve(question, top, s, count or s.distractors + 1, reporter)
+    with accelerator(reporter):
+        return Asked(stage.run(question, found, answerer, reporter=reporter), top)
+
+
+def retrieve(
+    question: str, repository: Path, s: Settings, count: int, reporter: Reporter
+) -> list[Chunk]:
+    """The chunks of a repository, as it is now, that BM25 finds for a question, best first.
+
+    Definitions that the question names go before all others.
+
+    Raises:
+        UsageError: there is no such path. ForgeError: it holds nothing to mine.
+    """
+    from forge_cli.evaluate.retrieval import Retriever
+
+    mined = mine_chunks(repository, s.model_copy(update={"lang": []}), reporter)
+    # What cells of notebooks put out is shown to no model.
+    chunks = [chunk for chunk in mined if chunk.kind != "output"]
+    by_id = {chunk.id: chunk for chunk in chunks}
+    found = [by_id[document.id] for document in Retriever(chunks).find(question, len(chunks))]
+    words = set(re.findall(r"\w+", question))
+    found.sort(key=lambda chunk: _is_named(chunk, words), reverse=True)  # stable
+    return found[:count]
+
+
+def _is_named(chunk: Chunk, words: set[str]) -> bool:
+    """Whether a question of these words names a definition, all parts of its dotted name."""
+    parts = (chunk.symbol or "").split(".")
+    # A common word such as `run` would bring all that is called so to the top.
+    return parts[-1] in words and (len(parts) > 1 or "_" in parts[-1] or not parts[-1].islower())
+
+
+def top_of(path: Path) -> Path:
+    """The top of the repository that a path is in; the path itself outside of git."""
+    from forge_cli.mine.history import git
+
+    path = path.resolve()
+    found = git(path, "rev-parse", "--show-toplevel") if path.is_dir() else None
+    return Path(found.strip()) if found else path
+
+
+def repository_of(run: RunDir) -> Path | None:
+    """What a run was trained on, or the run whose adapters it went on from; None if unknown."""
+    seen: set[Path] = set()
+    while run.path.resolve() not in seen:
+        seen.add(run.path.resolve())
+        source = str(run.state.get("source", ""))
+        if source and not source.startswith("sha256:"):
+            return Path(source) if Path(source).is_dir() else None
+        adapters = run.state.get("settings", {}).get("adapters")
+        folder = Path(adapters) if adapters else None
+        if folder and folder.name == "adapters":
+            folder = folder.parent
+        if folder is None or not (folder / "run.json").is_file():
+            return None
+        run = RunDir.load(folder)
+    return None
+
+
+def default_run(top: Path, reporter: Reporter) -> RunDir | None:
+    """The run of a repository that was deployed last, else the one that was trained last."""
+    from forge_cli.deploy.registry import Registry
+
+    for entry in reversed(Registry(registry_file()).served()):
+        folder = Path(entry.source)
+        if entry.source and (folder / "run.json").is_file() and _is_of(folder, top):
+            reporter.note(f"answers with {folder}, deployed as {entry.name}")
+            return RunDir.load(folder)
+    trained = sorted(_trained(top), key=lambda pair: pair[0])
+    if trained:
+        run = trained[-1][1]
+        reporter.note(f"answers with {run.path}")
+        return run
+    reporter.note(
+        f"no run of {top} in {_RUNS}: the base model answers, which has not learned to quote; "
+        "forge train makes one, --run names one"
+    )
+    return None
+
+
+def _trained(top: Path) -> Iterator[tuple[float, RunDir]]:
+    """(when its adapters were written, run) of each trained run of a repository."""
+    folders = {path.resolve() for place in (Path(), top) for path in (place / _RUNS).glob("*/")}
+    for folder in sorted(folders):
+        adapters = folder / "adapters" / "adapters.safetensors"
+        if adapters.is_file() and (folder / "run.json").is_file() and _is_of(folder, top):
+            run = RunDir.load(folder)
+            if run.is_done("train"):
+                yield adapters.stat().st_mtime, run
+
+
+def _is_of(folder: Path, top: Path) -> bool:
+    repository = repository_of(RunDir.load(folder))
+    return repository is not None and top_of(repository) == top
+
+
+def _answerer(
+    via: str, s: Settings, run: RunDir | None, url: str | None, reporter: Reporter
+) -> Answerer:
+    from forge_cli.ask.answerers import MlxAnswerer, ServerAnswerer
+
+    kind, _, model = via.partition(":")
+    if via == "mlx":
+        if run is None:
+            return MlxAnswerer(s.model, reporter)
+        if not run.is_done("train"):
+            raise UsageError(f"{run.path}: not trained yet", "run: forge train")
+        return MlxAnswerer(run.path / "adapters", reporter)
+    if not model or kind not in ("mlx", "ollama", "openai"):
+        raise UsageError(f"--via {via}: not known", _VIA)
+    if kind == "mlx":
+        return MlxAnswerer(model, reporter)
+    from forge_cli.teachers import open_teacher
+    from forge_cli.teachers.openai import OpenAITeacher
+
+    teacher = open_teacher(via, url=url)
+    assert isinstance(teacher, OpenAITeacher)
+    teacher.backoff = 0.1  # somebody waits: a server that is down is told of soon
+    return ServerAnswerer(teacher)
