@@ -23,12 +23,10 @@ def token_bytes(tokenizer: Any) -> list[bytes | None]:
     found: list[bytes | None] = [None] * (max(vocabulary.values()) + 1)
     ends = set(tokenizer.eos_token_ids)
     for text, token in vocabulary.items():
-        if token in added:
-            found[token] = None if added[token].special else text.encode()
-        else:
-            found[token] = spell(text)
-        if token in ends:
-            found[token] = None
+        if token in ends or (token in added and added[token].special):
+            continue
+        # Added text stands as it is, but for SentencePiece's runs of spaces.
+        found[token] = text.encode() if level and token in added else spell(text)
     return found
 
 

@@ -96,16 +96,22 @@ def retrieve(
     chunks = [chunk for chunk in mined if chunk.kind != "output"]
     by_id = {chunk.id: chunk for chunk in chunks}
     found = [by_id[document.id] for document in Retriever(chunks).find(question, len(chunks))]
-    words = set(re.findall(r"\w+", question))
-    found.sort(key=lambda chunk: _is_named(chunk, words), reverse=True)  # stable
+    found.sort(key=lambda chunk: _named(chunk.symbol or "", question), reverse=True)  # stable
     return found[:count]
 
 
-def _is_named(chunk: Chunk, words: set[str]) -> bool:
-    """Whether a question of these words names a definition, all parts of its dotted name."""
-    parts = (chunk.symbol or "").split(".")
-    # A common word such as `run` would bring all that is called so to the top.
-    return parts[-1] in words and (len(parts) > 1 or "_" in parts[-1] or not parts[-1].islower())
+def _named(symbol: str, question: str) -> int:
+    """How surely a question names a definition: 2 by all of its name, 1 by the last part, or 0."""
+    last = symbol.rpartition(".")[2]
+    if not last or last not in question:
+        return 0
+    if "." in symbol and re.search(rf"(?<![\w.]){re.escape(symbol)}(?!\w)", question):
+        return 2
+    # `run` and run() are names; the word alone may be a word.
+    sure = rf"`[^`]*\b{re.escape(last)}\b[^`]*`|(?<!\w){re.escape(last)}\("
+    if "_" in last.strip("_") or not last.islower():
+        sure = rf"(?<!\w){re.escape(last)}(?!\w)"
+    return int(bool(re.search(sure, question)))
 
 
 def top_of(path: Path) -> Path:
