@@ -179,7 +179,9 @@ def test_a_real_model_that_is_made_to_quote(model: Path) -> None:
     from mlx_lm.generate import generate_step
 
     loaded, known = load_dense(str(model)), Tokens(model)
-    shown = [Document(id=str(n), path="a.py", text=t, oracle=False) for n, t in enumerate(DOCUMENTS)]
+    shown = [
+        Document(id=str(n), path="a.py", text=t, oracle=False) for n, t in enumerate(DOCUMENTS)
+    ]
     chat = [Message(role="user", content=show_documents(shown, "What is parsed?"))]
     ids = prompt_ids(loaded.tokenizer, chat)
     for hold in (True, False):
