@@ -2,117 +2,35 @@
 
 from __future__ import annotations
 
-import subprocess
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from forge_cli.core.events import Silent
 from forge_cli.core.run_dir import RunDir
-from forge_cli.guard.config import GuardConfig
-from forge_cli.guard.cycle import look
-from forge_cli.guard.machine import Machine
 from forge_cli.guard.records import Cycle
-from forge_cli.guard.state import Guarded
+from forge_cli.guard.state import Guarded, State
+from guarding import Guarding
 from tiny_train import save_model
 
-NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
-OPEN = {
-    "examples": 1, "quotes": None, "new": None, "old": None, "forgetting": None, "parity": False,
-}  # fmt: skip
+
+class Killed(BaseException):
+    """As SIGKILL ends a process: nothing that was not saved is kept."""
 
 
-class Warned(Silent):
-    """Keeps what a user would have to act on."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-
-class Guarding:
-    """A repository, and a clock that goes on an hour with each look."""
-
-    def __init__(self, folder: Path, model: Path) -> None:
-        self.repository, self.file = folder / "repo", folder / "guard.yaml"
-        self.hours, self.told = 0, Warned()
-        self.repository.mkdir()
-        self.git("init", "-q")
-        for number in range(14):
-            self.write(f"part{number}", number)
-        self.commit("first")
-        self.settings = {
-            "model": str(model), "rank": 4, "layers": 0, "steps": 6, "learning_rate": 5e-3,
-            "max_tokens": 4096, "distractors": 1, "questions": 2, "valid_every": 3,
-            "valid_rows": 4, "answer_rows": 4, "condition_rows": 1, "eval_rows": 12,
-            "resamples": 1000, "quant": ["f16"], "retention_rows": 0, "importance_rows": 0,
-            "smoke_questions": 1, "conditions": ["given"], "sides": ["base", "tuned"],
-            "cache": False, "jobs": 1,
-        }  # fmt: skip
-
-    def git(self, *arguments: str) -> None:
-        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        subprocess.run(["git", *who, "-C", str(self.repository), *arguments], check=True)
-
-    def write(self, module: str, number: int) -> None:
-        """A module of three documented functions."""
-        words = ["alpha", "beta", "gamma", "delta", "omega", "sigma", "kappa"]
-        one, two = words[number % 7], words[(number * 3 + 1) % 7]
-        text = "\n\n".join(
-            f"def {verb}_{one}_{number}({two}: int, limit: int = {number}) -> int:\n"
-            f'    """{verb.title()} the {one} of {module} by {two} within its limit."""\n'
-            f"    return {two} {sign} limit + {number}\n"
-            for verb, sign in (("count", "+"), ("scale", "*"), ("shift", "-"))
-        )
-        (self.repository / f"{module}.py").write_text(text)
-
-    def commit(self, message: str) -> None:
-        self.git("add", "-A")
-        self.git("commit", "-qm", message)
-
-    def look(self, gates: dict[str, Any] | None = None, **more: Any) -> Cycle:
-        self.hours += 1
-        force = more.pop("force", False)
-        config = GuardConfig.model_validate(
-            {
-                "repositories": [{"path": "repo", "name": "mine", "settings": self.settings}],
-                "quality_gates": OPEN | (gates or {}),
-                "deploy": {"to": "directory", "smoke_every": "1000h"},
-                "budget": {"retrainings": 100},
-            }
-            | more
-        )
-        now = NOW + timedelta(hours=self.hours)
-        return look(
-            config, self.file, config.repositories[0], self.told, machine=Machine(),
-            now=lambda: now, force=force,
-        )  # fmt: skip
-
-    @property
-    def guarded(self) -> Guarded:
-        return Guarded(self.repository, "mine")
-
-    @property
-    def served(self) -> str:
-        return str((self.guarded.folder / "served" / "current").readlink())
-
-
-@pytest.fixture(scope="module")
-def guarding(tmp_path_factory: pytest.TempPathFactory) -> Guarding:
-    folder = tmp_path_factory.mktemp("guarding")
-    return Guarding(folder, save_model(folder / "model", max_position_embeddings=8192))
-
-
-def test_a_repository_is_kept_up_with(guarding: Guarding) -> None:
+def test_a_repository_is_kept_up_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guarding = Guarding(tmp_path, save_model(tmp_path / "model", max_position_embeddings=8192))
     first = guarding.look()
     assert (first.outcome, first.mode) == ("deployed", "first"), first.error
     assert guarding.served == first.version == first.id
     assert guarding.look().outcome == "nothing to do"
+    a_little(guarding)
+    second = a_lot(guarding, first)
+    refused(guarding, second)
+    third = killed(guarding, second, monkeypatch)
+    rolled_back(guarding, second, third)
 
+
+def a_little(guarding: Guarding) -> None:
     with open(guarding.repository / "part0.py", "a") as stream:
         stream.write("\n\ndef more(limit: int) -> int:\n    return limit\n")
     guarding.commit("a little")
@@ -120,9 +38,9 @@ def test_a_repository_is_kept_up_with(guarding: Guarding) -> None:
     assert small.outcome == "nothing to do" and small.drift and 0 < small.drift.share < 0.1
     assert small.decision and "not over 0.1" in small.decision.triggers[0].text
 
-    for number in range(5):
-        guarding.write(f"more{number}", 30 + number)
-    guarding.commit("a lot")
+
+def a_lot(guarding: Guarding, first: Cycle) -> Cycle:
+    guarding.add("more", 5)
     second = guarding.look()
     assert (second.outcome, second.mode) == ("deployed", "incremental"), second.error
     assert guarding.served == second.id and second.previous == first.id
@@ -130,7 +48,71 @@ def test_a_repository_is_kept_up_with(guarding: Guarding) -> None:
     run = RunDir.load(Path(second.run))
     assert run.state["settings"]["adapters"] == first.run
     assert guarding.look().outcome == "nothing to do"
-    assert guarding.told.warnings == []
-    assert second.id in Path(second.report).read_text() and second.seconds > 0
     told = [one.outcome for one in guarding.guarded.cycles()]
     assert told == ["deployed", "nothing to do", "nothing to do", "deployed", "nothing to do"]
+    assert guarding.told.warnings == []
+    assert second.id in Path(second.report).read_text() and second.seconds > 0
+    return second
+
+
+def refused(guarding: Guarding, second: Cycle) -> None:
+    """By what needs no model, by a gate, and not again until something changes."""
+    broken = guarding.repository / "part3.py"
+    sound = broken.read_text()
+    broken.write_text(sound[: len(sound) // 2] + "((((\n")
+    guarding.add("extra", 5)
+    cycle = guarding.look()
+    assert cycle.outcome == "refused" and [g.name for g in cycle.gates] == ["sources"]
+    assert "part3.py" in cycle.error and not cycle.run, "nothing was trained"
+    broken.write_text(sound)
+    guarding.commit("mended")
+    cycle = guarding.look({"quotes": 1.0})
+    assert cycle.outcome == "refused" and "quotes" in cycle.error and cycle.run
+    assert guarding.served == second.id
+    held = guarding.look()
+    assert held.outcome == "held" and held.decision
+    assert "was refused" in next(one.text for one in held.decision.holds if one.says)
+    assert sum("not deployed" in text for text in guarding.told.warnings) == 2
+
+
+def killed(guarding: Guarding, second: Cycle, monkeypatch: pytest.MonkeyPatch) -> Cycle:
+    """After each step; the old model is served until the new one is, and nothing is done twice."""
+    (guarding.repository / "README.md").write_text("More to read.\n")
+    guarding.commit("so that it is another commit")
+    save, seen = Guarded.save, set[str]()
+
+    def stops_after_each(guarded: Guarded, state: State) -> None:
+        save(guarded, state)
+        if state.cycle and state.phase not in seen and state.phase != "deployed":
+            seen.add(state.phase)
+            raise Killed
+
+    monkeypatch.setattr(Guarded, "save", stops_after_each)
+    times = 0
+    while True:
+        try:
+            cycle = guarding.look()
+            break
+        except Killed:
+            times += 1
+            assert guarding.served == second.id
+            assert guarding.guarded.load().cycle
+    monkeypatch.undo()
+    assert cycle.outcome == "deployed", cycle.error
+    assert seen == {"begun", "trained", "judged", "passed", "exported"} and times == len(seen)
+    assert guarding.served == cycle.id and cycle.previous == second.id
+    return cycle
+
+
+def rolled_back(guarding: Guarding, second: Cycle, third: Cycle) -> None:
+    """A served file that fails its questions; the version before answers them."""
+    assert guarding.served == third.id
+    file = next((guarding.guarded.folder / "served" / third.id).glob("*.gguf"))
+    file.unlink()
+    file.write_bytes(b"GGUF, or what is left of it")
+    deploy = {"to": "directory", "smoke_every": "1s"}
+    cycle = guarding.look(deploy=deploy)
+    assert cycle.outcome == "rolled back" and cycle.version == second.id
+    assert guarding.served == second.id
+    state = guarding.guarded.load()
+    assert state.deployed and state.deployed.run == second.run

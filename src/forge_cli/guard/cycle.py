@@ -160,7 +160,8 @@ class Look:
         done = names.index(self.state.phase) + 1 if self.state.phase in names else 0
         for name, step in steps[done:]:
             step()
-            self.state.phase = name
+            # It gets on: what is counted is how often one step was begun.
+            self.state.phase, self.state.attempts = name, 1
             self.guarded.save(self.state)
 
     @property

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from forge_cli import pipeline
 from forge_cli.core.answer_form import SYSTEM
 from forge_cli.core.config import Settings
-from forge_cli.core.errors import ForgeError
+from forge_cli.core.errors import ForgeError, GateFailed
 from forge_cli.core.events import Reporter
 from forge_cli.core.run_dir import RunDir
 from forge_cli.guard.config import GuardConfig
@@ -156,7 +156,13 @@ class FolderTarget:
         if not files:
             raise ForgeError(f"{folder}: no model is served from there", "forge guard once")
         questions = _questions(run, self.settings) or [HELLO]
-        with LlamaServer(files[0], n_ctx=self.settings.num_ctx or 4096) as server:
+        try:
+            server = LlamaServer(files[0], n_ctx=self.settings.num_ctx or 4096)
+        except ForgeError as error:
+            raise GateFailed(
+                f"{folder}: is not to be served: {error.message}", error.hint
+            ) from None
+        with server:
             # It keeps no system text: each question brings its own.
             answers = ask(_Chats(server), self.name, questions, "", reporter)
         return _counted(answers)

@@ -55,7 +55,7 @@ class State(BaseModel):
 
     Attributes:
         phase: how far `cycle` has come, the last of what is done.
-        attempts: how often it was begun, but for those that were interrupted by a user.
+        attempts: how often its next step was begun, but for what a user interrupted.
         smoke: when the served model was last asked.
         refused: the commit whose model was last refused: it is not trained again.
     """
