@@ -36,7 +36,7 @@ class Guarding:
     def __init__(self, folder: Path, model: Path) -> None:
         self.repository, self.file = folder / "repo", folder / "guard.yaml"
         self.hours, self.told = 0, Warned()
-        self.repository.mkdir()
+        self.repository.mkdir(exist_ok=True)
         self.git("init", "-q")
         for number in range(14):
             self.write(f"part{number}", number)
