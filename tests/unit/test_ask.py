@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from forge_cli import ask
+from forge_cli import ask, pipeline
 from forge_cli.ask.correction import correct, keep
 from forge_cli.ask.quotes import check
+from forge_cli.cli import ask as command
 from forge_cli.core.answer_form import ABSTAIN, BEGIN, END, render
-from forge_cli.core.config import Settings
+from forge_cli.core.config import Settings, resolve
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT
 from forge_cli.core.jsonl import read_records
@@ -274,34 +275,34 @@ def test_definitions_that_are_named_come_first(repo: Path) -> None:
     assert first("tree walk walk") not in ("walk", "Tree.walk")
 
 
-def forge(*args: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "forge_cli", *args]
-    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True)
-
-
-def test_from_the_command_line(repo: Path, server: OpenAIServer, tmp_path: Path) -> None:
-    asks = ["ask", "What does `parse` do?", "--via", "openai:m", "--url", server.url]
-    done = forge(*asks, cwd=repo)
-    assert done.stdout == (
+def test_from_the_command_line(
+    repo: Path, server: OpenAIServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["ask", "What does `parse` do?", "--via", "openai:m", "--url", server.url, "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "forge_cli", *words, "-q", "--teach", "-"],
+        cwd=repo, input="load(path)\n", capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and json.loads(done.stdout)["struck"] == ["return lie(path)"]
+    assert (repo / ".forge" / "corrections.jsonl").is_file() and done.stderr == ""
+    there = {"via": "openai:m", "url": server.url}
+    command.ask("What does `parse` do?", **there)  # type: ignore[arg-type]
+    out, err = capsys.readouterr()
+    assert out == (
         "It reads.\n\nsub/b.py:4-4\n    def parse(path):\n\n"
         "[not in the documents: “return lie(path)”]\n"
     )
-    assert done.returncode == 0 and "next: forge ask" in done.stderr
-    done = forge(*asks, "--json", "-q", "--teach", "-", cwd=repo, stdin="load(path)\n")
-    assert done.returncode == 0 and json.loads(done.stdout)["struck"] == ["return lie(path)"]
-    assert (repo / ".forge" / "corrections.jsonl").is_file() and done.stderr == ""
+    assert err.splitlines()[-1].startswith("next: forge ask")
     (tmp_path / "empty").mkdir()
-    for words, code, told in (
-        (["ask", " "], 2, "the question is empty"),
-        (["ask", "x", "--repo", "none"], 2, "none: no such file"),
-        (["ask", "x", "--repo", str(tmp_path / "empty")], 1, "no files to mine"),
-        (["ask", "x", "--run", "none"], 2, "not a run directory"),
-        (["ask", "x", "--via", "openai"], 2, "--via openai: not known"),
-        ([*asks, "--teach", quoted("lie")], 2, "holds the quote 'lie'"),
+    for kind, told, options in (
+        (UsageError, "none: no such file", {"repo": Path("none")}),
+        (ForgeError, "no files to mine", {"repo": tmp_path / "empty"}),
+        (UsageError, "not a run directory", {"run": Path("none")}),
+        (UsageError, "--via openai: not known", {"via": "openai"}),
+        (UsageError, "holds the quote 'lie'", {"teach": quoted("lie"), **there}),
     ):
-        done = forge(*words, cwd=repo)
-        assert done.returncode == code and told in done.stderr, done.stderr
-        assert [line.split(":")[0] for line in done.stderr.splitlines()[-2:]] == ["error", "hint"]
+        with pytest.raises(kind, match=told):
+            command.ask("What?", **options)  # type: ignore[arg-type]
 
 
 def test_a_run_answers_and_learns_from_corrections(repo: Path, tmp_path: Path) -> None:
@@ -321,10 +322,7 @@ def test_a_run_answers_and_learns_from_corrections(repo: Path, tmp_path: Path) -
         asked = put(f"What does `parse` do, {number}?")
         assert asked.reply.model == str(run) and asked.reply.documents[0].symbol == "parse"
         assert keep(correct(asked.reply, right)[0], asked.corrections)
-    done = forge(
-        "train", str(asked.corrections), "--loss", "dpo", "--adapters", str(run), "--steps", "1",
-        cwd=repo,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    flags = {"loss": "dpo", "adapters": str(run), "steps": 1}
+    pipeline.train(str(asked.corrections), resolve(flags))
     found = asking.default_run(repo, SILENT)
     assert found is not None and found.path.name == "corrections"
