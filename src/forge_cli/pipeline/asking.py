@@ -52,7 +52,7 @@ def ask(
     """Answer a question about a repository from what it holds now.
 
     Args:
-        repo: None: what the run was trained on, else where we are.
+        repo: what to look in (None: what the run was trained on, else the repository around us).
         run: None: what is deployed of this repository, else its newest run.
         via: mlx, mlx:MODEL, ollama:NAME or openai:NAME. url: of that server.
         count: documents to show (None: as many as training did).
@@ -65,7 +65,8 @@ def ask(
 
     question = stage.checked_question(question)
     chosen = RunDir.load(run) if run else None
-    top = top_of(repo or (repository_of(chosen) if chosen else None) or Path())
+    place = repo or (repository_of(chosen) if chosen else None) or top_of(Path())
+    top = top_of(place)
     if chosen is None and via == "mlx":
         chosen = default_run(top, reporter)
     if chosen:
@@ -74,15 +75,15 @@ def ask(
         known = {key: own[key] for key in ("max_chars", "distractors", "model") if key in own}
         s = s.model_copy(update=known)
     answerer = _answerer(via, s, chosen, url, reporter)
-    found = retrieve(question, top, s, count or s.distractors + 1, reporter)
+    found = retrieve(question, place, s, count or s.distractors + 1, reporter)
     with accelerator(reporter):
         return Asked(stage.run(question, found, answerer, reporter=reporter), top)
 
 
 def retrieve(
-    question: str, repository: Path, s: Settings, count: int, reporter: Reporter
+    question: str, place: Path, s: Settings, count: int, reporter: Reporter
 ) -> list[Chunk]:
-    """The chunks of a repository, as it is now, that BM25 finds for a question, best first.
+    """The chunks of a place, as it is now, that BM25 finds for a question, best first.
 
     Definitions that the question names go before all others.
 
@@ -91,7 +92,7 @@ def retrieve(
     """
     from forge_cli.evaluate.retrieval import Retriever
 
-    mined = mine_chunks(repository, s.model_copy(update={"lang": []}), reporter)
+    mined = mine_chunks(place, s.model_copy(update={"lang": []}), reporter)
     # What cells of notebooks put out is shown to no model.
     chunks = [chunk for chunk in mined if chunk.kind != "output"]
     by_id = {chunk.id: chunk for chunk in chunks}
