@@ -294,9 +294,12 @@ def test_from_the_command_line(
     )
     assert err.splitlines()[-1].startswith("next: forge ask")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "short").mkdir()
+    (tmp_path / "short" / "a.py").write_text("x = 1\n")
     for kind, told, options in (
         (UsageError, "none: no such file", {"repo": Path("none")}),
         (ForgeError, "no files to mine", {"repo": tmp_path / "empty"}),
+        (ForgeError, "no text of it is long enough", {"repo": tmp_path / "short", **there}),
         (UsageError, "not a run directory", {"run": Path("none")}),
         (UsageError, "--via openai: not known", {"via": "openai"}),
         (UsageError, "holds the quote 'lie'", {"teach": quoted("lie"), **there}),

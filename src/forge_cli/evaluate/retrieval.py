@@ -20,7 +20,8 @@ class Retriever:
         self._chunks = [chunk for chunk in chunks if len(chunk.text.strip()) >= _MIN_CHARS]
         self._index = bm25s.BM25()
         words = [words_of(f"{c.path} {c.symbol or ''} {c.text}") for c in self._chunks]
-        self._index.index(words, show_progress=False)
+        if words:  # bm25s takes no empty index
+            self._index.index(words, show_progress=False)
 
     def find(self, question: str, count: int, oracles: Sequence[str] = ()) -> list[Document]:
         """The best `count` chunks, best first.
@@ -28,6 +29,8 @@ class Retriever:
         Args:
             oracles: ids of the chunks that hold the answer; those found are marked.
         """
+        if not self._chunks:
+            return []
         scores = self._index.get_scores(sorted(set(words_of(question))))
         order = sorted(range(len(self._chunks)), key=lambda i: (-float(scores[i]), i))
         return [

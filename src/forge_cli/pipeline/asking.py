@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from forge_cli.core.accelerator import accelerator
 from forge_cli.core.config import Settings
-from forge_cli.core.errors import UsageError
+from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import Reporter
 from forge_cli.core.records import Chunk
 from forge_cli.core.run_dir import RunDir
@@ -88,7 +88,7 @@ def retrieve(
     Definitions that the question names go before all others.
 
     Raises:
-        UsageError: there is no such path. ForgeError: it holds nothing to mine.
+        UsageError: there is no such path. ForgeError: it holds nothing to mine or to show.
     """
     from forge_cli.evaluate.retrieval import Retriever
 
@@ -97,6 +97,10 @@ def retrieve(
     chunks = [chunk for chunk in mined if chunk.kind != "output"]
     by_id = {chunk.id: chunk for chunk in chunks}
     found = [by_id[document.id] for document in Retriever(chunks).find(question, len(chunks))]
+    if not found:
+        raise ForgeError(
+            f"{place}: no text of it is long enough to be shown", "is it the right one?"
+        )
     found.sort(key=lambda chunk: _named(chunk.symbol or "", question), reverse=True)  # stable
     return found[:count]
 
