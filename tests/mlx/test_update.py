@@ -181,7 +181,7 @@ def test_a_full_training_has_the_same_splits(place: Path, updated: RunDir) -> No
     assert {r.id for r in rows(run.path, "test")} == {r.id for r in rows(updated.path, "test")}
     assert len(rows(run.path, "train")) > len(rows(updated.path, "train"))
     assert run.state["settings"]["adapters"] is None
-    with pytest.raises(UsageError, match=r"mode 'afresh' → 'incremental'|adapters"):
+    with pytest.raises(UsageError, match="adapters None → "):
         update(RunDir.load(place / "base"), place / "later", place / "afresh")
 
 

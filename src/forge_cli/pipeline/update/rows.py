@@ -75,7 +75,8 @@ def assemble(
     ids = {row.id for row in (*train, *old)}
     return Rows(
         examples=[*train, *old, *valid, *fresh_test, *test],
-        new=[row.id for row in fresh_test if row.origin.chunk in plan.new],
+        # Lists of commits are no chunks: what is told of them here is of new commits.
+        new=[r.id for r in fresh_test if r.origin.chunk in plan.new or r.origin.chunk not in texts],
         earlier=[row for row in past.trained if row.id not in ids],
         fresh=len(train),
         replayed=len(old),
