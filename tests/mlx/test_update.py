@@ -6,6 +6,9 @@ import json
 import random
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from forge_cli.validate.near import leaking_pairs
 from forge_cli.validate.split import NEAR
 from tiny_train import save_model
 
+VICTIM = Path(__file__).parents[1] / "update_victim.py"
 FILES, NEW = 14, ("n1.py", "n2.py", "n3.py", "n4.py", "n5.py")
 
 
@@ -160,6 +164,23 @@ def test_what_is_held_out_once_is_trained_on_next(place: Path, updated: RunDir) 
     before = {r.id for run in (place / "base", updated.path) for r in rows(run, "train")}
     assert before <= earlier | {r.id for r in rows(run.path, "train")}
     assert run.state["update"]["full_rate"] == 2e-3
+
+
+def test_killed_and_called_again_it_ends_in_the_same_bytes(place: Path, updated: RunDir) -> None:
+    run, died = place / "killed", []
+    # While it mines; while its rows are written; within a step.
+    for moment in ("ops:5", "ops:13", "step:2", ""):
+        args = [str(VICTIM), str(place / "base"), str(place / "later"), str(run), moment]
+        done = subprocess.run([sys.executable, *args], capture_output=True, text=True, check=False)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        died.append(done.returncode != 0)
+    assert died == [True, True, True, False]
+    for name in ("data/chunks", "data/examples", "data/trained", "data/rejects"):
+        assert (run / f"{name}.jsonl").read_bytes() == (updated.path / f"{name}.jsonl").read_bytes()
+    assert plan(run) == plan(updated.path)
+    for file in (updated.path / "adapters").iterdir():
+        assert (run / "adapters" / file.name).read_bytes() == file.read_bytes()
+    assert RunDir.load(run).state["update"] == updated.state["update"]
 
 
 def test_deployed_and_new_are_compared_on_both(place: Path, updated: RunDir) -> None:
