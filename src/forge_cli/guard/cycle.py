@@ -29,7 +29,7 @@ from forge_cli.guard.rules import decide
 from forge_cli.guard.service import fit_there
 from forge_cli.guard.serving import Served, Target, target_of
 from forge_cli.guard.state import Deployed, Guarded, Phase, Spent, State
-from forge_cli.pipeline.update import NothingNew, judge_update, update
+from forge_cli.pipeline.update import NothingNew, judge_update, learn_corrections, update
 
 _ATTEMPTS = 3  # of one cycle, before it counts as failed
 
@@ -193,6 +193,10 @@ class Look:
                 hold_share=how.hold_share, afresh=self._cycle.mode == "afresh",
                 fit=fit, reporter=self.reporter,
             )  # fmt: skip
+            # After a first training nobody can have been answered by the model yet.
+            learn_corrections(
+                RunDir.load(path), self.guarded.repository, self.resolved.settings, self.reporter
+            )
         self._note(run=str(path))
 
     def _judge(self) -> None:
