@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,7 +89,10 @@ class MlxAnswerer:
 
 
 class ServerAnswerer:
-    """A model behind an OpenAI-compatible server, which may quote what is nowhere."""
+    """A model behind an OpenAI-compatible server, which may quote what is nowhere.
+
+    A llama-server is given a grammar in which it cannot.
+    """
 
     def __init__(self, teacher: OpenAITeacher) -> None:
         self._teacher = teacher
@@ -107,20 +109,35 @@ class ServerAnswerer:
 
     def answer(self, messages: list[Message], documents: Sequence[str]) -> Written:
         """See `Answerer`."""
-        answers: list[Completion] = []
-        self._teacher.complete([messages], lambda _, found: answers.append(found))
-        if answers[0].error:
+        if self._is_llama_server():
+            from forge_cli.ask.grammar import answer_grammar
+
+            self._teacher.extra = {"grammar": answer_grammar(documents)}
+        found = self._ask(messages)
+        if found.error and self._teacher.extra:
+            self._teacher.extra = {}  # it may take no grammar of this size
+            found = self._ask(messages)
+        if found.error:
             raise ForgeError(
-                f"{self.name} at {self._teacher.url}: no answer: {answers[0].error}",
+                f"{self.name} at {self._teacher.url}: no answer: {found.error}",
                 "see that the server runs and has that model; --url names another address",
             )
-        tokens = answers[0].completion_tokens
-        return Written(answers[0].text, tokens, tokens < MAX_ANSWER)
+        return Written(found.text, found.completion_tokens, found.completion_tokens < MAX_ANSWER)
 
+    def _ask(self, messages: list[Message]) -> Completion:
+        answers: list[Completion] = []
+        self._teacher.complete([messages], lambda _, found: answers.append(found))
+        return answers[0]
 
-def base_of(adapters: Path) -> str:
-    """The name of the model that adapters were trained on; "" where they do not say."""
-    try:
-        return str(json.loads((adapters / "config.json").read_text(encoding="utf-8"))["model"])
-    except (OSError, ValueError, KeyError):
-        return ""
+    def _is_llama_server(self) -> bool:
+        """By what it says of its models; other servers refuse or pass over a grammar."""
+        import httpx
+
+        if self.name.startswith("ollama:"):
+            return False
+        try:
+            url, headers = f"{self._teacher.url}/models", self._teacher.headers()
+            models = httpx.get(url, headers=headers, timeout=5.0).json()["data"]
+            return any(model.get("owned_by") == "llamacpp" for model in models)
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, AttributeError):
+            return False

@@ -51,12 +51,14 @@ class OpenAITeacher:
         self.name, self.model, self.url = name, model, url.rstrip("/")
         self.jobs, self.timeout, self.backoff = jobs, timeout, backoff
         self.max_tokens = max_tokens
+        self.extra: dict[str, Any] = {}  # fields of a request that only some servers know
         self.usage = Usage()
 
     @property
     def parameters(self) -> Mapping[str, Any]:
         """Beside the prompt, all that decides the answer: a name is a server's own affair."""
-        return {"url": self.url, "temperature": 0, "max_tokens": self.max_tokens}
+        asked = {"url": self.url, "temperature": 0, "max_tokens": self.max_tokens}
+        return asked | self.extra
 
     def complete(
         self, prompts: Sequence[list[Message]], done: Callable[[int, Completion], None]
@@ -147,6 +149,7 @@ class OpenAITeacher:
             "messages": [message.model_dump() for message in prompt],
             "temperature": draw.temperature if draw else 0,
             "max_tokens": self.max_tokens,
+            **self.extra,
         }
         return found | {"seed": draw.server_seed} if draw else found
 
