@@ -272,6 +272,9 @@ def test_definitions_that_are_named_come_first(repo: Path) -> None:
 
     assert first("What does `walk` return?") in ("walk", "Tree.walk")
     assert first("Does Tree.walk return the walk of a tree?") == "Tree.walk"
+    (repo / "long.py").write_text("def in_parts():\n" + "    print('in parts')\n" * 30)
+    parts = asking.retrieve("`in_parts`?", repo, Settings(max_chars=200), 2, SILENT)
+    assert [chunk.part for chunk in parts] == [1, 2]
     assert first("tree walk walk") not in ("walk", "Tree.walk")
 
 

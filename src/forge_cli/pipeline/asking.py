@@ -101,7 +101,9 @@ def retrieve(
         raise ForgeError(
             f"{place}: no text of it is long enough to be shown", "is it the right one?"
         )
-    found.sort(key=lambda chunk: _named(chunk.symbol or "", question), reverse=True)  # stable
+    named = {chunk.id: _named(chunk.symbol or "", question) for chunk in found}
+    # Stable. Of a definition in parts the first one, which declares it, comes first.
+    found.sort(key=lambda chunk: (-named[chunk.id], chunk.part if named[chunk.id] else 0))
     return found[:count]
 
 
