@@ -71,7 +71,8 @@ def _pools(chunks: Sequence[Chunk], size: int) -> list[list[Chunk]]:
         pools[-1].append(chunk)
         last = chunk.path
     if len(pools) > 1 and len(pools[-1]) < size:
-        pools[-2] += pools.pop()
+        rest = pools.pop()
+        pools[-1] += rest
     return [pool for pool in pools if pool]
 
 
