@@ -6,9 +6,8 @@ import json
 import random
 import re
 import shutil
-import signal
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,17 @@ import pytest
 
 from forge_cli.core.config import Resolved, resolve
 from forge_cli.core.errors import UsageError
+from forge_cli.core.events import SILENT, Silent, Task
 from forge_cli.core.jsonl import read_records
 from forge_cli.core.records import Chunk, Example
 from forge_cli.core.run_dir import RunDir
 from forge_cli.evaluate.gates import failing
-from forge_cli.pipeline import train
+from forge_cli.pipeline import fit, with_data
 from forge_cli.pipeline.update import NothingNew, judge_update, update
 from forge_cli.validate.near import leaking_pairs
 from forge_cli.validate.split import NEAR
 from tiny_train import save_model
 
-VICTIM = Path(__file__).parents[1] / "update_victim.py"
 FILES, NEW = 14, ("n1.py", "n2.py", "n3.py", "n4.py", "n5.py")
 
 
@@ -52,7 +51,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for n in range(FILES):
         (folder / "repo" / f"m{n:02}.py").write_text(code(n))
     model = save_model(folder / "model", max_position_embeddings=8192)
-    train(str(folder / "repo"), settings(model), run=folder / "base")
+    own = settings(model)
+    base = RunDir.open(folder / "base", own.identity(), own.origins, source=str(folder / "repo"))
+    with_data(base, folder / "repo", own.settings, SILENT)
+    fit(base, own.settings, SILENT)
     shutil.copytree(folder / "repo", folder / "later")
     for n in range(0, FILES, 2):
         (folder / "later" / f"m{n:02}.py").write_text("# Moved down.\n\n\n" + code(n, version=1))
@@ -64,8 +66,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(model: Path) -> Resolved:
     flags = {
         "model": str(model), "max_tokens": 4096, "rank": 4, "layers": 0, "distractors": 1,
-        "questions": 2, "epochs": 1.0, "valid_every": 4, "valid_rows": 4, "eval_rows": 20,
-        "answer_rows": 4, "condition_rows": 0, "conditions": ["given"], "resamples": 1000,
+        "questions": 2, "epochs": 0.5, "valid_every": 4, "valid_rows": 4, "eval_rows": 20,
+        "answer_rows": 2, "condition_rows": 0, "conditions": ["given"], "resamples": 1000,
         "sides": ["base", "tuned"], "learning_rate": 2e-3, "test_share": 0.3, "cache": False,
         "jobs": 1,
     }  # fmt: skip
@@ -166,21 +168,49 @@ def test_what_is_held_out_once_is_trained_on_next(place: Path, updated: RunDir) 
     assert run.state["update"]["full_rate"] == 2e-3
 
 
-def test_killed_and_called_again_it_ends_in_the_same_bytes(place: Path, updated: RunDir) -> None:
-    run, died = place / "killed", []
-    # While it mines; while its rows are written; within a step.
-    for moment in ("ops:5", "ops:13", "step:2", ""):
-        args = [str(VICTIM), str(place / "base"), str(place / "later"), str(run), moment]
-        done = subprocess.run([sys.executable, *args], capture_output=True, text=True, check=False)
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        died.append(done.returncode != 0)
-    assert died == [True, True, True, False]
-    for name in ("data/chunks", "data/examples", "data/trained", "data/rejects"):
-        assert (run / f"{name}.jsonl").read_bytes() == (updated.path / f"{name}.jsonl").read_bytes()
+class Stop(Exception):
+    """The end of a process, as far as the run directory can tell."""
+
+
+class Stopping(Silent):
+    """Stops when a note says `at`, or after so many steps of training."""
+
+    def __init__(self, at: str = "", steps: int = 0) -> None:
+        self.at, self.left = at, steps
+
+    def note(self, message: str) -> None:
+        if self.at and self.at in message:
+            raise Stop
+
+    @contextmanager
+    def task(self, name: str, total: float | None = None) -> Iterator[Task]:
+        with super().task(name, total) as task:
+            yield self if name == "training" and self.left else task
+
+    def advance(self, amount: float = 1.0, detail: str = "") -> None:
+        self.left -= 1
+        if not self.left:
+            raise Stop
+
+    def resize(self, total: float) -> None:
+        pass
+
+
+def test_stopped_and_called_again_it_ends_in_the_same_bytes(place: Path, updated: RunDir) -> None:
+    base, run = RunDir.load(place / "base"), place / "stopped"
+    # After mining; among the questions; with all rows sound; before training; within it.
+    moments = [*map(Stopping, ("mined", "examples from", "are sound", "rows in")), Stopping("", 2)]
+    for reporter in moments:
+        with pytest.raises(Stop):
+            update(base, place / "later", run, reporter=reporter)
+    done = update(base, place / "later", run)
+    for name in ("chunks", "examples", "trained", "rejects"):
+        ours, theirs = (one / "data" / f"{name}.jsonl" for one in (run, updated.path))
+        assert ours.read_bytes() == theirs.read_bytes()
     assert plan(run) == plan(updated.path)
     for file in (updated.path / "adapters").iterdir():
         assert (run / "adapters" / file.name).read_bytes() == file.read_bytes()
-    assert RunDir.load(run).state["update"] == updated.state["update"]
+    assert done.state["update"] == updated.state["update"]
 
 
 def test_deployed_and_new_are_compared_on_both(place: Path, updated: RunDir) -> None:

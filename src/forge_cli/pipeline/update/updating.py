@@ -119,7 +119,7 @@ def _must_match(run: RunDir, asked: dict[str, Any]) -> None:
             f"{run.path}: begun with other values: {', '.join(changed)}",
             "start it over, or give another folder",
         )
-    run.state["update"] = asked
+    run.state["update"] = (before or {}) | asked
     run.save()
 
 
