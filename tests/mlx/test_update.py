@@ -21,7 +21,8 @@ from forge_cli.core.records import Chunk, Example
 from forge_cli.core.run_dir import RunDir
 from forge_cli.evaluate.gates import failing
 from forge_cli.pipeline import fit, with_data
-from forge_cli.pipeline.update import NothingNew, judge_update, update
+from forge_cli.pipeline.update import NothingNew, judge_update, settings_of, update
+from forge_cli.pipeline.update.updating import with_update
 from forge_cli.validate.near import leaking_pairs
 from forge_cli.validate.split import NEAR
 from tiny_train import save_model
@@ -239,3 +240,40 @@ def test_a_full_training_has_the_same_splits(place: Path, updated: RunDir) -> No
 def test_without_changes_there_is_nothing_to_train(place: Path, tmp_path: Path) -> None:
     with pytest.raises(NothingNew, match="nothing that changed"):
         update(RunDir.load(place / "base"), place / "repo", tmp_path / "run")
+
+
+def prepared(base: RunDir, repo: Path, folder: Path) -> RunDir:
+    """The data of an update alone."""
+    own = settings_of(base)
+    run = RunDir.open(folder, own.identity(), own.origins, source=str(repo))
+    run.state["update"] = {"mode": "incremental", "replay": 1.0, "hold_share": 0.3}
+    with_update(run, base, repo, own.settings, SILENT)
+    return run
+
+
+def test_a_poisoned_file_is_not_learned_until_it_is_mended(
+    place: Path, updated: RunDir, tmp_path: Path
+) -> None:
+    repo = shutil.copytree(place / "later", tmp_path / "repo")
+    files = plan(updated.path)["files"]
+    lying, broken = [p for p, split in files.items() if split == "train" and p[0] == "m"][:2]
+    sound = (repo / lying).read_text()
+    (repo / lying).write_text(re.sub(r'"""(.*)"""', lambda m: f'"""{m[1][::-1]}"""', sound))
+    (repo / broken).write_text((repo / broken).read_text() + "\n\ndef late(a, b):\n    return (a\n")
+    one = prepared(updated, repo, tmp_path / "one")
+    found = one.state["stages"]["raft"]["suspects"]
+    assert {s["path"]: s["check"] for s in found} == {lying: "documentation", broken: "syntax"}
+    known = {c.text for c in read_records(updated.path / "data" / "chunks.jsonl", Chunk)}
+    now = list(read_records(one.path / "data" / "chunks.jsonl", Chunk))
+    poison = {c.text for c in now if c.path in (lying, broken)} - known
+    shown = [r for split in ("train", "valid", "test") for r in rows(one.path, split)]
+    assert len(poison) >= 4 and not poison & {d.text for r in shown for d in r.documents}
+    assert set(plan(one.path)["suspected"]) == {lying, broken}
+
+    # As a deployed run: what is still as it was stays suspicious, what is mended is learned.
+    one.finish("train")
+    (repo / lying).write_text(sound.replace("a + b", "a - b"))
+    two = prepared(one, repo, tmp_path / "two")
+    assert {s["check"] for s in two.state["stages"]["raft"]["suspects"]} == {"before"}
+    assert lying in {r.origin.path for split in ("train", "test") for r in rows(two.path, split)}
+    assert set(plan(two.path)["suspected"]) == {broken}
