@@ -42,8 +42,8 @@ GUARD = {
     "deploy": {"to": "directory", "smoke_every": "10000h"},
 }
 SETTINGS = {
-    "layers": 8, "rank": 8, "steps": 80, "max_tokens": 1536, "distractors": 2, "questions": 3,
-    "valid_rows": 16, "answer_rows": 24, "condition_rows": 2, "eval_rows": 60, "quant": ["q8_0"],
+    "layers": 8, "rank": 8, "steps": 60, "max_tokens": 1280, "distractors": 1, "questions": 3,
+    "valid_rows": 12, "answer_rows": 12, "condition_rows": 2, "eval_rows": 40, "quant": ["q8_0"],
     "retention_rows": 0, "importance_rows": 0, "smoke_questions": 2, "conditions": ["given"],
     "sides": ["base", "tuned"],
 }  # fmt: skip
@@ -129,7 +129,7 @@ class Replay:
             before = self.served()
             begun = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
-                begun.wait(self.draw.uniform(3, 90))
+                begun.wait(self.draw.uniform(3, 60))
             except subprocess.TimeoutExpired:
                 begun.kill()
                 begun.wait()
