@@ -42,8 +42,8 @@ GUARD = {
     "deploy": {"to": "directory", "smoke_every": "10000h"},
 }
 SETTINGS = {
-    "layers": 8, "rank": 8, "steps": 60, "max_tokens": 1280, "distractors": 1, "questions": 3,
-    "valid_rows": 12, "answer_rows": 12, "condition_rows": 2, "eval_rows": 40, "quant": ["q8_0"],
+    "layers": 8, "rank": 8, "steps": 40, "max_tokens": 1024, "distractors": 1, "questions": 3,
+    "valid_rows": 8, "answer_rows": 10, "condition_rows": 2, "eval_rows": 30, "quant": ["q8_0"],
     "retention_rows": 0, "importance_rows": 0, "smoke_questions": 2, "conditions": ["given"],
     "sides": ["base", "tuned"],
 }  # fmt: skip
