@@ -298,13 +298,24 @@ class Look:
     def _end(self, cycle: Cycle, outcome: Outcome) -> Cycle:
         """Into the history with it, and a report where something was done."""
         done = cycle.model_copy(update={"outcome": outcome, "ended": self._time()})
-        if outcome not in ("nothing to do", "held"):
+        acted = outcome not in ("nothing to do", "held")
+        if acted:
             done = done.model_copy(update={"report": self._report(done)})
-        self.guarded.add(done)
+        if acted or not self._is_known(done):
+            self.guarded.add(done)
         self.state.cycle, self.state.phase, self.state.attempts = None, "begun", 0
         self._prune(done)
         self.guarded.save(self.state)
         return done
+
+    def _is_known(self, cycle: Cycle) -> bool:
+        """Whether the last look came to the same over the same files."""
+        last = next(reversed(self.guarded.cycles()), None)
+        if last is None or last.drift is None or cycle.drift is None:
+            return False
+        return (last.outcome, last.drift.contents, last.before) == (
+            cycle.outcome, cycle.drift.contents, cycle.before
+        )  # fmt: skip
 
     def _report(self, cycle: Cycle) -> str:
         """Its folder; a report that cannot be written undoes nothing of what was done."""
