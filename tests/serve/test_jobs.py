@@ -118,7 +118,7 @@ def test_pages_and_what_is_removed(store: JobStore) -> None:
     ids = [store.create(Spec(source="/a"))[0].id for _ in range(7)]
     assert [job.id for job in store.page(3)] == ids[:3:-1]
     assert [job.id for job in store.page(3, before=ids[4])] == ids[3:0:-1]
-    with pytest.raises(Conflict, match="is queued, which one cannot remove"):
+    with pytest.raises(Conflict, match="is queued: cancel it before it is removed"):
         store.remove(ids[6])
     store.add(ids[6], "cancel")
     store.append("l", ids[6], "log\n", 0)

@@ -186,6 +186,8 @@ def _ended(job: Job, event: Event) -> dict[str, Any]:
 
 
 def _removed(job: Job, event: Event) -> dict[str, Any]:
+    if not job.is_over and not job.removed:
+        raise Conflict(f"{job.id}: is {job.state}: cancel it before it is removed")
     _need(job, "remove", *ENDED)
     return {"removed": True}
 
