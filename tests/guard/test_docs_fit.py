@@ -11,13 +11,14 @@ from forge_cli import mine
 from forge_cli.core.records import Chunk
 from forge_cli.guard.docs_fit import docs_fit
 
-CORE = Path(__file__).parents[2] / "src" / "forge_cli" / "core"
+SOURCE = Path(__file__).parents[2] / "src" / "forge_cli"
 
 
 @pytest.fixture(scope="module")
 def documented() -> list[Chunk]:
-    found = [c for c in mine.run(CORE, jobs=1) if c.docstring and c.symbol]
-    assert len(found) > 60
+    chunks = [c for part in ("core", "models") for c in mine.run(SOURCE / part, jobs=1)]
+    found = [c for c in chunks if c.docstring and c.symbol]
+    assert len(found) > 150
     return found
 
 
@@ -34,13 +35,13 @@ def mixed(chunks: list[Chunk], seed: int) -> list[Chunk]:
 @pytest.mark.parametrize("seed", range(3))
 def test_sound_documentation_is_not_suspected(documented: list[Chunk], seed: int) -> None:
     order = random.Random(seed).sample(documented, len(documented))
-    assert not docs_fit(order[:20], order[20:]).suspicious
+    assert not docs_fit(order[:40], order[40:]).suspicious
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_mixed_up_documentation_is(documented: list[Chunk], seed: int) -> None:
     order = random.Random(seed).sample(documented, len(documented))
-    found = docs_fit(mixed(order[:20], seed), order[20:])
+    found = docs_fit(mixed(order[:40], seed), order[40:])
     assert found.suspicious and found.fitting < 0.6 * found.docs
 
 
