@@ -39,8 +39,8 @@ from forge_cli.pipeline.update import update
 
 PACKAGING, OLD, NEW = "https://github.com/pypa/packaging", "26.0", "b9fb15ab658664a86eef713e0d509e"
 SETTINGS: dict[str, Any] = {
-    "rank": 8, "layers": 8, "distractors": 1, "questions": 3, "max_tokens": 1024, "steps": 24,
-    "valid_every": 12, "valid_rows": 6,
+    "rank": 8, "layers": 8, "distractors": 1, "questions": 2, "max_tokens": 1024, "epochs": 0.5,
+    "valid_every": 30, "valid_rows": 12,
 }  # fmt: skip
 # Half of the new code is held out, so that there are files enough to judge on.
 HOLD, REPLAY, ROWS, ANSWERS = 0.5, 0.5, 32, 0
