@@ -72,14 +72,15 @@ def refused(guarding: Guarding, second: Cycle) -> None:
     assert guarding.served == second.id
     held = guarding.look()
     assert held.outcome == "held" and held.decision
+    assert guarding.guarded.load().refused_share > 0.1
     assert "was refused" in next(one.text for one in held.decision.holds if one.says)
     assert sum("not deployed" in text for text in guarding.told.warnings) == 2
 
 
 def killed(guarding: Guarding, second: Cycle, monkeypatch: pytest.MonkeyPatch) -> Cycle:
     """After each step; the old model is served until the new one is, and nothing is done twice."""
-    (guarding.repository / "README.md").write_text("More to read.\n")
-    guarding.commit("so that it is another commit")
+    assert guarding.look().outcome == "held"
+    guarding.add("further", 3)
     save, seen = Guarded.save, set[str]()
 
     def stops_after_each(guarded: Guarded, state: State) -> None:

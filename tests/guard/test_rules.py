@@ -269,3 +269,10 @@ def test_the_machine_here_is_looked_at(tmp_path: Path) -> None:
     found = machine_.look(tmp_path)
     assert found.on_battery in (True, False, None) and found.uncommitted is None
     assert found.idle_seconds is None or found.idle_seconds >= 0
+
+
+@pytest.mark.parametrize("share, held", [(0.12, True), (0.169, True), (0.17, False), (0.4, False)])
+def test_after_a_refusal_more_drift_is_waited_for(share: float, held: bool) -> None:
+    decision = decided(found=drift(share=share), refused="another", refused_share=0.12)
+    text = "a model was refused at drift 0.12: the next one is tried at 0.17"
+    assert said(decision)["refused"] == (held, text) and decision.held == held

@@ -244,7 +244,7 @@ class Look:
             tags=sorted({*known, *(drift.tags if drift else [])}),
             corrections=taught + (drift.corrections if drift else 0),
         )  # fmt: skip
-        self.state.smoke = self._time()
+        self.state.smoke, self.state.refused, self.state.refused_share = self._time(), "", 0.0
 
     def _smoke(self) -> Cycle | None:
         """Ask the served model again when it is time; one that fails is rolled back."""
@@ -288,7 +288,10 @@ class Look:
 
     def _refuse(self, error: GateFailed) -> Cycle:
         self.reporter.warn(f"not deployed: {error.message}")
-        self.state.refused = self._cycle.drift.commit if self._cycle.drift else ""
+        if drift := self._cycle.drift:
+            self.state.refused = drift.commit
+            # What looked broken may be mended by the next commit: then it is not more that counts.
+            self.state.refused_share = drift.share if self._cycle.run else 0.0
         return self._end(self._cycle.model_copy(update={"error": error.message}), "refused")
 
     def _fail(self, text: str) -> Cycle:

@@ -35,7 +35,7 @@ def decide(
     holds = [
         *_holds(config, machine, now),
         *_budget(config, state, now),
-        *_of_the_code(drift, state),
+        *_of_the_code(config, drift, state),
     ]
     return Decision(
         wanted=any(reason.says for reason in triggers),
@@ -240,10 +240,15 @@ def _spent(rule: str, says: bool, text: str, until: datetime | None, now: dateti
     )
 
 
-def _of_the_code(drift: Drift, state: State) -> Iterator[Reason]:
+def _of_the_code(config: GuardConfig, drift: Drift, state: State) -> Iterator[Reason]:
     if state.refused and state.refused == drift.commit:
         text = f"the model of commit {drift.commit[:7]} was refused: a new commit is waited for"
         yield Reason(rule="refused", says=True, text=text)
+    elif state.refused_share and config.retrain_when.drift is not None:
+        # Nearly the same code would give nearly the same model.
+        wanted = state.refused_share + config.retrain_when.drift / 2
+        text = f"a model was refused at drift {state.refused_share:.3g}: the next one is tried at "
+        yield Reason(rule="refused", says=drift.share < wanted, text=f"{text}{wanted:.3g}")
     if drift.suspicious:
         named = "; ".join(drift.suspicious[:3])
         more = f" and {len(drift.suspicious) - 3} more" if len(drift.suspicious) > 3 else ""

@@ -58,6 +58,7 @@ class State(BaseModel):
         attempts: how often its next step was begun, but for what a user interrupted.
         smoke: when the served model was last asked.
         refused: the commit whose model was last refused: it is not trained again.
+        refused_share: its drift, where a model was trained for it (else 0): more is waited for.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -69,6 +70,7 @@ class State(BaseModel):
     spent: list[Spent] = Field(default_factory=list)
     smoke: str = ""
     refused: str = ""
+    refused_share: float = 0.0
 
 
 class Guarded:
