@@ -1,6 +1,6 @@
 """A repository's history, commit by commit, under `forge guard`: what it trains, deploys, refuses.
 
-    python benchmarks/guard_replay.py REPO START [--commits 120] [--work DIR]
+    python benchmarks/guard_replay.py REPO START [--commits 100] [--work DIR]
 
 REPO is a git repository (its history is read, it is not changed), START the commit or tag at which
 the first model is trained. Then each following commit is checked out and looked at, with its own
@@ -39,15 +39,17 @@ GUARD = {
     "retrain_when": {"drift": DRIFT},
     "hold_while": {"on_battery": False},
     "budget": {"retrainings": 1000, "time": "1000h"},
+    # Few held-out answers, of a small model that was trained for minutes.
+    "quality_gates": {"quotes": 0.3},
     "deploy": {"to": "directory", "smoke_every": "10000h"},
 }
 SETTINGS = {
-    "layers": 8, "rank": 8, "steps": 40, "max_tokens": 1024, "distractors": 1, "questions": 3,
+    "layers": 12, "rank": 8, "steps": 90, "max_tokens": 1024, "distractors": 1, "questions": 3,
     "valid_rows": 8, "answer_rows": 10, "condition_rows": 2, "eval_rows": 30, "quant": ["q8_0"],
     "retention_rows": 0, "importance_rows": 0, "smoke_questions": 2, "conditions": ["given"],
     "sides": ["base", "tuned"],
 }  # fmt: skip
-KILLS = 3  # of a retraining, in each of the first KILLED ones after the first model
+KILLS = 2  # of a retraining, in each of the first KILLED ones after the first model
 KILLED = 2
 
 
@@ -129,7 +131,7 @@ class Replay:
             before = self.served()
             begun = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
-                begun.wait(self.draw.uniform(3, 60))
+                begun.wait(self.draw.uniform(3, 45))
             except subprocess.TimeoutExpired:
                 begun.kill()
                 begun.wait()
@@ -253,7 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("repo")
     parser.add_argument("start")
-    parser.add_argument("--commits", type=int, default=120)
+    parser.add_argument("--commits", type=int, default=100)
     parser.add_argument("--work", type=Path)
     asked = parser.parse_args()
     work = asked.work or Path(tempfile.mkdtemp(prefix="replay-"))

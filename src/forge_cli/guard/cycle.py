@@ -290,8 +290,10 @@ class Look:
         self.reporter.warn(f"not deployed: {error.message}")
         if drift := self._cycle.drift:
             self.state.refused = drift.commit
-            # What looked broken may be mended by the next commit: then it is not more that counts.
-            self.state.refused_share = drift.share if self._cycle.run else 0.0
+            # What looked broken may be mended by the next commit, and a first model drifts from
+            # nothing: then it is not more that counts.
+            judged = self._cycle.run and self._cycle.before
+            self.state.refused_share = drift.share if judged else 0.0
         return self._end(self._cycle.model_copy(update={"error": error.message}), "refused")
 
     def _fail(self, text: str) -> Cycle:
