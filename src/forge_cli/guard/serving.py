@@ -91,10 +91,18 @@ class OllamaTarget:
         from forge_cli.deploy.smoke import HELLO, ask
 
         questions = _questions(run, self.settings) or [HELLO]
+        name = full_name(self.name)
         with Server(server_url(self.settings.host)) as server:
             server.version()
-            answers = ask(server, full_name(self.name), questions, SYSTEM, reporter)
-        return _counted(answers)
+            try:
+                return _counted(ask(server, name, questions, SYSTEM, reporter))
+            except GateFailed:
+                raise
+            except ForgeError as error:
+                if error.transient:
+                    raise
+                # The server answers and the model does not.
+                raise GateFailed(f"{name}: {error.message}", error.hint) from None
 
     def roll_back(self, reporter: Reporter) -> str:
         """See `Target.roll_back`."""
