@@ -44,9 +44,9 @@ GUARD = {
     "deploy": {"to": "directory", "smoke_every": "10000h"},
 }
 SETTINGS = {
-    "layers": 12, "rank": 8, "steps": 90, "max_tokens": 1024, "distractors": 1, "questions": 3,
+    "layers": 8, "rank": 8, "steps": 60, "max_tokens": 1024, "distractors": 1, "questions": 3,
     "valid_rows": 8, "answer_rows": 10, "condition_rows": 2, "eval_rows": 30, "quant": ["q8_0"],
-    "retention_rows": 0, "importance_rows": 0, "smoke_questions": 2, "conditions": ["given"],
+    "retention_rows": 0, "importance_rows": 0, "smoke_questions": 4, "conditions": ["given"],
     "sides": ["base", "tuned"],
 }  # fmt: skip
 KILLS = 2  # of a retraining, in each of the first KILLED ones after the first model

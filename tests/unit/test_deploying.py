@@ -44,13 +44,16 @@ def run(tmp_path: Path) -> RunDir:
     return found
 
 
-def judged(run: RunDir, right: list[int]) -> None:
+def judged(run: RunDir, right: list[int], file: str = "raft.jsonl") -> None:
+    """Each row answered with a quote of its own words, surer of the later ones."""
+    said = "##Reason: so\n##begin_quote##\nown {}\n##end_quote##\n##Answer: x"
     lines = [
         {"id": f"row{n}", "condition": condition,
-         "sides": {"tuned": {"text": "said", "quote_correct": float(n in right)}}}
+         "sides": {"tuned": {"text": said.format(n), "quote_correct": float(n in right),
+                             "confidence": n / 10}}}
         for n in range(6) for condition in ("given", "unseen")
     ]  # fmt: skip
-    run.file("eval", "raft.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run.file("eval", *file.split("/")).write_text("".join(json.dumps(x) + "\n" for x in lines))
 
 
 def test_smoke_questions_are_what_the_trained_model_was_seen_to_answer(run: RunDir) -> None:
@@ -58,12 +61,15 @@ def test_smoke_questions_are_what_the_trained_model_was_seen_to_answer(run: RunD
     assert alone.expected == (), "not judged: nothing is known of its answers"
     judged(run, right=[1, 3, 4])
     asked = smoke_questions(run, 4, 0)
-    assert {q.expected for q in asked} == {("quote 1",), ("quote 3",), ("quote 4",)}
+    assert {q.expected for q in asked} == {("own 1",), ("own 3",), ("own 4",)}
     assert all(q.messages[-1].role == "user" for q in asked)
-    assert len(smoke_questions(run, 2, 0)) == 2
+    (surest,) = smoke_questions(run, 1, 0)
+    assert surest.expected in {("own 3",), ("own 4",)}
     assert smoke_questions(run, 0, 0) == []
     judged(run, right=[])
     assert [q.expected for q in smoke_questions(run, 4, 0)] == [()]
+    judged(run, right=[2], file="update/raft.jsonl")
+    assert [q.expected for q in smoke_questions(run, 4, 0)] == [("own 2",)], "an update's judge"
 
 
 def test_a_run_that_got_worse_is_not_deployed(run: RunDir) -> None:

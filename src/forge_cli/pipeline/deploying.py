@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forge_cli.core.answer_form import SYSTEM
+from forge_cli.core.answer_form import SYSTEM, read_answer
 from forge_cli.core.config import Settings
 from forge_cli.core.errors import GateFailed, UsageError
 from forge_cli.core.events import Reporter
@@ -150,32 +150,38 @@ def _mlx_directory(run: RunDir) -> Path:
 def smoke_questions(run: RunDir, most: int, seed: int) -> list[Question]:
     """Test rows to ask the served model.
 
-    Those that the judge saw the trained model answer with all its quotes are expected to be
-    answered so again. Where there are none, one row that must be answered somehow.
+    Of those that the judge saw the trained model answer with all its quotes right, the ones that it
+    was surest of: the served model, whose weights are rounded, must quote the same there. Where
+    there are none, one row that must be answered somehow.
     """
     from forge_cli.deploy.smoke import Question
     from forge_cli.evaluate import spread
 
     rows = [row for row in held_out(run) if any(d.oracle for d in row.documents)]
     right = _answered_right(run)
-    known = [row for row in rows if row.id in right and row.answer.quotes]
+    known = [row for row in rows if row.id in right]
     if not known:
         return [Question(rows[0].messages[:-1])] if rows and most else []
+    known.sort(key=lambda row: right[row.id][1], reverse=True)
     return [
-        Question(row.messages[:-1], tuple(quote.text for quote in row.answer.quotes))
-        for row in spread(known, most, seed)
+        Question(row.messages[:-1], right[row.id][0])
+        for row in spread(known[: 2 * most], most, seed)
     ]
 
 
-def _answered_right(run: RunDir) -> set[str]:
-    """Ids of the rows as given whose quotes the tuned model got right, by the judge's records."""
-    file = run.path / "eval" / "raft.jsonl"
-    if not file.exists():
-        return set()
-    found = set()
-    for line in file.read_text(encoding="utf-8").splitlines():
-        row: dict[str, Any] = json.loads(line)
-        tuned = row["sides"].get("tuned", {})
-        if row["condition"] == "given" and tuned.get("quote_correct") == 1 and tuned.get("text"):
-            found.add(row["id"])
+def _answered_right(run: RunDir) -> dict[str, tuple[tuple[str, ...], float]]:
+    """Rows that the judge saw answered with right quotes: these quotes, and the confidence."""
+    found = {}
+    for file in (run.path / "eval" / "raft.jsonl", run.path / "eval" / "update" / "raft.jsonl"):
+        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+            row: dict[str, Any] = json.loads(line)
+            tuned = row["sides"].get("tuned", {})
+            quotes = tuple(quote.text for quote in read_answer(tuned.get("text", "")).quotes)
+            # As the row stands in the run's data, which is not so under the other conditions.
+            if (
+                row["condition"] in ("given", "later")
+                and tuned.get("quote_correct") == 1
+                and quotes
+            ):
+                found[row["id"]] = quotes, float(tuned.get("confidence", 0.0))
     return found
