@@ -1,6 +1,6 @@
 """A repository's history, commit by commit, under `forge guard`: what it trains, deploys, refuses.
 
-    python benchmarks/guard_replay.py REPO START [--commits 100] [--work DIR]
+    python benchmarks/guard_replay.py REPO START [--commits 100] [--work DIR] [--tiny]
 
 REPO is a git repository (its history is read, it is not changed), START the commit or tag at which
 the first model is trained. Then each following commit is checked out and looked at, with its own
@@ -13,7 +13,9 @@ date as the clock. Between them, of its own making:
   served after each, and the next guardian must end what was begun.
 
 The model is the embedded one, served from a folder by llama.cpp; what it answers is judged on
-held-out code. Started again with the same --work it goes on.
+held-out code. Started again with the same --work it goes on. --tiny: a random model of two layers,
+which learns no more than the form of answers, for the course of things alone; as it never quotes
+rightly, its gate on quotes is off, and `worse` is a served file that is damaged.
 """
 
 from __future__ import annotations
@@ -44,10 +46,14 @@ GUARD = {
     "deploy": {"to": "directory", "smoke_every": "10000h"},
 }
 SETTINGS = {
-    "layers": 8, "rank": 8, "steps": 60, "max_tokens": 1024, "distractors": 1, "questions": 3,
+    "layers": 12, "rank": 8, "steps": 90, "max_tokens": 1024, "distractors": 1, "questions": 3,
     "valid_rows": 8, "answer_rows": 10, "condition_rows": 2, "eval_rows": 30, "quant": ["q8_0"],
     "retention_rows": 0, "importance_rows": 0, "smoke_questions": 4, "conditions": ["given"],
     "sides": ["base", "tuned"],
+}  # fmt: skip
+TINY = {
+    "layers": 0, "rank": 4, "steps": 40, "learning_rate": 5e-3, "max_tokens": 4096, "questions": 2,
+    "valid_every": 20, "quant": ["f16"], "parity": False, "jobs": 2,
 }  # fmt: skip
 KILLS = 2  # of a retraining, in each of the first KILLED ones after the first model
 KILLED = 2
@@ -56,8 +62,10 @@ KILLED = 2
 class Replay:
     """The repository that is played, and what came of each look."""
 
-    def __init__(self, source: str, start: str, commits: int, work: Path) -> None:
-        self.work, self.tree = work, work / "repo"
+    def __init__(
+        self, source: str, start: str, commits: int, work: Path, *, tiny: bool = False
+    ) -> None:
+        self.work, self.tree, self.tiny = work, work / "repo", tiny
         self.file, self.log = work / "guard.yaml", work / "replay.jsonl"
         if not self.tree.exists():
             subprocess.run(["git", "clone", "-q", source, self.tree], check=True)
@@ -65,8 +73,12 @@ class Replay:
         after = self.git("rev-list", "--reverse", "--first-parent", f"{start}..{main}").split()
         first = self.git("rev-parse", f"{start}^{{commit}}").strip()
         self.commits = [first, *after[:commits]]
+        guard, settings = GUARD, SETTINGS
+        if tiny:
+            guard = GUARD | {"quality_gates": {"quotes": None, "parity": False}}
+            settings = SETTINGS | TINY | {"model": str(tiny_model(work / "model"))}
         self.file.write_text(
-            yaml.safe_dump(GUARD | {"repositories": [{"path": "repo", "settings": SETTINGS}]})
+            yaml.safe_dump(guard | {"repositories": [{"path": "repo", "settings": settings}]})
         )
         self.draw = random.Random(0)
         self.kills = 0
@@ -182,15 +194,23 @@ class Replay:
         """The served file is of adapters with noise; the clock is past the next smoke questions."""
         served = self.tree / ".forge" / "guard" / "served" / self.served()
         run = self.tree / ".forge" / "guard" / "runs" / served.name
-        harmed = harm(run, self.work / "harmed")
         target = next(served.glob("*.gguf"))
+        harmed = b"" if self.tiny else harm(run, self.work / "harmed").read_bytes()
         target.unlink()  # a link of the run's own file, which stays
-        shutil.copy(harmed, target)
+        target.write_bytes(harmed)
         text = self.file.read_text()
         self.file.write_text(text.replace("10000h", "1s"))
         found = self.look(now)
         self.file.write_text(text)
         return found
+
+
+def tiny_model(folder: Path) -> Path:
+    """The tests' random Llama."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from tiny_train import save_model
+
+    return folder if folder.exists() else save_model(folder, max_position_embeddings=8192)
 
 
 def harm(run: Path, target: Path) -> Path:
@@ -257,10 +277,12 @@ def main() -> None:
     parser.add_argument("start")
     parser.add_argument("--commits", type=int, default=100)
     parser.add_argument("--work", type=Path)
+    parser.add_argument("--tiny", action="store_true")
     asked = parser.parse_args()
     work = asked.work or Path(tempfile.mkdtemp(prefix="replay-"))
     work.mkdir(parents=True, exist_ok=True)
-    replay, begun = Replay(asked.repo, asked.start, asked.commits, work), time.monotonic()
+    begun = time.monotonic()
+    replay = Replay(asked.repo, asked.start, asked.commits, work, tiny=asked.tiny)
     replay.play()
     summary(replay, time.monotonic() - begun)
 
