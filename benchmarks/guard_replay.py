@@ -81,7 +81,7 @@ class Replay:
             yaml.safe_dump(guard | {"repositories": [{"path": "repo", "settings": settings}]})
         )
         self.draw = random.Random(0)
-        self.kills = 0
+        self.kills, self.moments = 0, (2, 9) if tiny else (3, 45)
 
     def git(self, *arguments: str) -> str:
         """What git says in the played repository."""
@@ -139,21 +139,21 @@ class Replay:
     def look(self, now: datetime, kills: int = 0) -> dict[str, Any]:
         """One look, by a process that may be killed and begun again; the cycle."""
         command = [sys.executable, __file__, "--look", str(self.file), now.isoformat()]
-        for _ in range(kills):
+        while True:
             before = self.served()
-            begun = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            with open(self.work / "guard.log", "a") as log:
+                begun = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            wait = self.draw.uniform(*self.moments) if kills else None
             try:
-                begun.wait(self.draw.uniform(3, 45))
+                told, _ = begun.communicate(timeout=wait)
             except subprocess.TimeoutExpired:
                 begun.kill()
-                begun.wait()
-                self.kills += 1
+                begun.communicate()
+                kills, self.kills = kills - 1, self.kills + 1
                 assert self.served() == before, "a guardian that was killed changed what is served"
                 continue
-            break
-        log = open(self.work / "guard.log", "a")  # noqa: SIM115
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, check=True)
-        return dict(json.loads(done.stdout.splitlines()[-1]))
+            assert not begun.returncode, "see guard.log"
+            return dict(json.loads(told.splitlines()[-1]))
 
     def served(self) -> str:
         """The version, and that its file is there."""

@@ -61,7 +61,7 @@ def test_a_job_from_its_start_to_its_removal(server: Serving) -> None:
         assert (answer.status_code, answer.json()["state"]) == (200, state)
         assert server.http.get(job["links"]["self"]).content == answer.content, "seen at once"
     is_problem(server.http.post(f"/jobs/{job['id']}/resume"), 409, "is queued")
-    is_problem(server.http.delete(f"/jobs/{job['id']}"), 409, "cannot remove")
+    is_problem(server.http.delete(f"/jobs/{job['id']}"), 409, "cancel it before it is removed")
     kinds = [e["kind"] for e in server.http.get(job["links"]["events"]).json()["events"]]
     assert kinds == ["created", "pause", "resumed", "cancel", "retried"]
     later = server.http.get(job["links"]["events"], params={"after": 3}).json()["events"]
