@@ -52,8 +52,8 @@ SETTINGS = {
     "sides": ["base", "tuned"],
 }  # fmt: skip
 TINY = {
-    "layers": 0, "rank": 4, "steps": 40, "learning_rate": 5e-3, "max_tokens": 4096, "questions": 2,
-    "valid_every": 20, "quant": ["f16"], "parity": False, "jobs": 2,
+    "layers": 0, "rank": 4, "steps": None, "learning_rate": 5e-3, "max_tokens": 4096, "questions": 2,
+    "valid_every": 40, "quant": ["f16"], "parity": False, "jobs": 2,
 }  # fmt: skip
 KILLS = 2  # of a retraining, in each of the first KILLED ones after the first model
 KILLED = 2
