@@ -15,7 +15,8 @@ date as the clock. Between them, of its own making:
 The model is the embedded one, served from a folder by llama.cpp; what it answers is judged on
 held-out code. Started again with the same --work it goes on. --tiny: a random model of two layers,
 which learns no more than the form of answers, for the course of things alone; as it never quotes
-rightly, its gate on quotes is off, and `worse` is a served file that is damaged.
+rightly, its gate on quotes is off, on new code it must be no worse, and `worse` is a served file
+that is damaged.
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ SETTINGS = {
     "sides": ["base", "tuned"],
 }  # fmt: skip
 TINY = {
-    "layers": 0, "rank": 4, "steps": None, "learning_rate": 5e-3, "max_tokens": 4096, "questions": 2,
-    "valid_every": 40, "quant": ["f16"], "parity": False, "jobs": 2,
+    "layers": 0, "rank": 4, "steps": None, "learning_rate": 5e-3, "max_tokens": 4096,
+    "questions": 2, "valid_every": 40, "quant": ["f16"], "parity": False, "jobs": 2,
 }  # fmt: skip
+TINY_GATES = {"quotes": None, "parity": False, "new": "not worse"}
 KILLS = 2  # of a retraining, in each of the first KILLED ones after the first model
 KILLED = 2
 
@@ -75,7 +77,7 @@ class Replay:
         self.commits = [first, *after[:commits]]
         guard, settings = GUARD, SETTINGS
         if tiny:
-            guard = GUARD | {"quality_gates": {"quotes": None, "parity": False}}
+            guard = GUARD | {"quality_gates": TINY_GATES}
             settings = SETTINGS | TINY | {"model": str(tiny_model(work / "model"))}
         self.file.write_text(
             yaml.safe_dump(guard | {"repositories": [{"path": "repo", "settings": settings}]})
