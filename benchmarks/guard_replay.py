@@ -7,7 +7,7 @@ the first model is trained. Then each following commit is checked out and looked
 date as the clock. Between them, of its own making:
 
 - docs: the docstrings of the code are dealt out to other definitions; corrupt: the largest source
-  file is half noise. Neither may be deployed.
+  file is half noise. The guardian is made to retrain (--force): neither may be deployed.
 - worse: the served file is replaced by one of adapters with noise. It must be rolled back.
 - kills: in retrainings a guardian is killed with SIGKILL at random moments; the old model must be
   served after each, and the next guardian must end what was begun.
@@ -138,9 +138,10 @@ class Replay:
                 flush=True,
             )
 
-    def look(self, now: datetime, kills: int = 0) -> dict[str, Any]:
+    def look(self, now: datetime, kills: int = 0, *, force: bool = False) -> dict[str, Any]:
         """One look, by a process that may be killed and begun again; the cycle."""
         command = [sys.executable, __file__, "--look", str(self.file), now.isoformat()]
+        command += ["--force"] * force
         while True:
             before = self.served()
             with open(self.work / "guard.log", "a") as log:
@@ -188,7 +189,7 @@ class Replay:
         """A look at what was done, as a commit that is gone afterwards."""
         before = self.git("rev-parse", "HEAD").strip()
         self.git("commit", "-qam", "an update that is wrong")
-        found = self.look(now)
+        found = self.look(now, force=True)
         self.git("checkout", "-q", "-f", before)
         return found
 
@@ -233,14 +234,15 @@ def harm(run: Path, target: Path) -> Path:
     return Path(files[0])
 
 
-def look(file: Path, now: datetime) -> None:
+def look(file: Path, now: datetime, *, force: bool) -> None:
     """One look, its cycle on stdout; in a process of its own."""
     from forge_cli.cli._output import Output
     from forge_cli.guard.config import read_config
     from forge_cli.guard.cycle import look as look_once
 
     config = read_config(file)
-    cycle = look_once(config, file, config.repositories[0], Output(), now=lambda: now)
+    repository = config.repositories[0]
+    cycle = look_once(config, file, repository, Output(), now=lambda: now, force=force)
     print(cycle.model_dump_json())
 
 
@@ -272,7 +274,8 @@ def summary(replay: Replay, seconds: float) -> None:
 def main() -> None:
     """Play, or look once."""
     if sys.argv[1:2] == ["--look"]:
-        look(Path(sys.argv[2]), datetime.fromisoformat(sys.argv[3]))
+        moment = datetime.fromisoformat(sys.argv[3])
+        look(Path(sys.argv[2]), moment, force="--force" in sys.argv)
         return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("repo")
