@@ -144,6 +144,11 @@ def test_what_looks_damaged_is_named(guarded: Guarded, trained: Trained) -> None
     assert found.gone >= 3 and "m05.py" in found.paths
 
 
+def test_what_was_deleted_is_not(guarded: Guarded, trained: Trained) -> None:
+    (guarded.repository / "m05.py").write_text(module(5).partition("\n\n")[0] + "\n")
+    assert measure(guarded, trained.deployed, NEVER, trained.s).suspicious == []
+
+
 def test_new_and_old_rows_are_of_the_same_kinds() -> None:
     def row(number: int, kind: str, path: str) -> Example:
         origin = Origin(kind=kind, chunk=path, path=path)

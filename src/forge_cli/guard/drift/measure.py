@@ -27,6 +27,9 @@ from forge_cli.pipeline.update import Changes, Suspect, changes, settings_of, su
 from forge_cli.pipeline.update.lineage import read_plan
 
 ROWS, ANSWERS = 24, 8
+# Which doubts refuse an update. What vanished may have been deleted (in httpx it was), and
+# what was in doubt when the deployed model was trained was not learned: both stay left out.
+_BROKEN = {"damaged", "syntax", "documentation"}
 # A mean of fewer rows says more of the rows than of the model.
 LEAST = 8
 
@@ -150,7 +153,7 @@ def _wants(when: RetrainWhen, share: float) -> bool:
 
 def _told(doubts: Sequence[Suspect], old: Sequence[Chunk], found: Changes) -> list[str]:
     """What looks broken rather than new, file by file and over all documentation that is new."""
-    told = [f"{doubt.path}: {doubt.reason}" for doubt in doubts]
+    told = [f"{doubt.path}: {doubt.reason}" for doubt in doubts if doubt.check in _BROKEN]
     fit = docs_fit([*found.added, *(new for _, new in found.changed)], old)
     if fit.suspicious:
         told.append(
