@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from browser import BROWSER, chromium
 from forge_cli.core.answer_form import ABSTAIN
 from forge_cli.evaluate.pairing import Pair
 from forge_cli.evaluate.report import render
 from forge_cli.evaluate.statistics import compare
 from forge_cli.evaluate.statistics.verdict import Verdict
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 
 LONG = "x" * 300
@@ -77,14 +73,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    flags = ["--disable-quic", "--no-first-run", "--disable-background-networking"]
-    flags += ["--disable-component-update", "--disable-sync"]
-    # Chromium refuses to be root's in its own sandbox; the page is ours.
-    flags += ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=BROWSER, args=flags)
+    with chromium() as found:
         yield found
-        found.close()
 
 
 def opened(browser: Browser, file: Path, width: int) -> tuple[Page, list[str]]:
