@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import re
@@ -106,6 +107,7 @@ async def watch(load: Load) -> None:
 async def clients(args: argparse.Namespace, port: int, path: str) -> Load:
     """All of them at once."""
     load = Load()
+    gc.disable()  # a pause of the clients is none of the server
     lag = asyncio.create_task(watch(load))
     settle = 5.0
     ends = time.monotonic() + settle + args.seconds
@@ -122,6 +124,7 @@ async def clients(args: argparse.Namespace, port: int, path: str) -> Load:
     ]
     await asyncio.gather(*tasks)
     lag.cancel()
+    gc.enable()
     return load
 
 

@@ -389,6 +389,17 @@ def test_a_child_that_is_killed_leaves_nothing_running(alone: JobStore, tmp_path
         until(alone, job.id, lambda j: j.attempt == 2)
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="no autogroups here")
+def test_a_training_leaves_the_processor_to_the_server(alone: JobStore, tmp_path: Path) -> None:
+    job, _ = alone.create(Spec(source="/a"))
+    with working(alone, tmp_path, python(WAITS)):
+        group = tmp_path / job.id / "process-group"
+        until(alone, job.id, lambda _: group.exists() and bool(group.read_text()))
+        pid = group.read_text()
+        assert Path(f"/proc/{pid}/autogroup").read_text().endswith("nice 10\n")
+        assert Path(f"/proc/{pid}/stat").read_text().split()[18] == "10"
+
+
 FAILS = 'import sys; print(\'{"error": "no %s", "hint": "h", "transient": %s}\', file=sys.stderr); '
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -90,8 +91,12 @@ def serve(found: Services, listening: socket.socket) -> None:
     _allow_files()
     # The thread that looks at the queue would hold up each write of the loop for 5 ms.
     sys.setswitchinterval(0.001)
+    server = make_server(found)
+    # What the imports made stays; to search it for garbage would hold up all clients for 0.1 s.
+    gc.collect()
+    gc.freeze()
     with suppress(KeyboardInterrupt):  # the signal, once more, after the end
-        make_server(found).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 @contextmanager

@@ -17,9 +17,9 @@ import threading
 from typing import Any
 
 from forge_cli.core.errors import UsageError
+from forge_cli.serve.jobs.niceness import be_nice
 from forge_cli.serve.jobs.rows import check_rows
 
-NICE = 10  # whoever waits for a short answer goes first
 MEMORY = 1 << 30  # bytes of address space, of which good and bad files need a tenth
 _BUFFER = 256 << 10  # bytes that are read at a time
 
@@ -44,7 +44,7 @@ class Apart(io.RawIOBase):
 def main() -> int:
     """Exit 0 whenever something is said."""
     descriptor, most_rows = map(int, sys.argv[1:])
-    os.nice(NICE)
+    be_nice()
     _limit_memory()
     threading.Thread(target=_end_with_server, daemon=True).start()
     told: dict[str, Any]

@@ -19,7 +19,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-NICE = 10  # the machine still answers while it trains
+from forge_cli.serve.jobs.niceness import be_nice, lower_session
+
 GROUP = "process-group"  # file in the job's folder, which is the current one
 GRACE = 30.0  # seconds for the pipeline to write its checkpoint
 
@@ -27,7 +28,7 @@ GRACE = 30.0  # seconds for the pipeline to write its checkpoint
 def main() -> int:
     """Exit as the first command that fails does, else 0."""
     commands = json.loads(sys.argv[1])
-    os.nice(NICE)
+    be_nice()
     runner = _Runner()
     signal.signal(signal.SIGTERM, lambda *_: runner.stop())
     # Of a terminal; the worker says when. Not SIG_IGN, which the pipeline would inherit.
@@ -48,6 +49,7 @@ class _Runner:
         if self.stopped:
             return 130
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        lower_session(self.process.pid)
         # For the worker, should this process itself be killed.
         Path(GROUP).write_text(str(self.process.pid), encoding="utf-8")
         if self.stopped:  # between the question and the answer
