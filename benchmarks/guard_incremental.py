@@ -12,8 +12,8 @@ model and, where it says so, from the full retraining.
 
 Cost is from the repository to the trained adapters: mining, questions, validation, training; in
 seconds of the processor, which other work on the machine does not change much. REPOSITORY is
-a path or an address that git clones (without --repo: the environment's GUARD_REPO, or packaging on
-GitHub). SmolLM2-135M, which the package brings along; 15 minutes of one core. The start of fresh
+a path or an address that git clones (without --repo: the environment's GUARD_REPO, or datasette on
+GitHub). SmolLM2-135M, which the package brings along; an hour of one core. The start of fresh
 adapters is taken from the cache, where an earlier run left it; else both full trainings pay for it.
 """
 
@@ -38,13 +38,13 @@ from forge_cli.core.records import Example
 from forge_cli.core.run_dir import RunDir
 from forge_cli.pipeline.update import update
 
-PACKAGING, OLD, NEW = "https://github.com/pypa/packaging", "26.0", "b9fb15ab658664a86eef713e0d509e"
+DATASETTE, OLD, NEW = "https://github.com/simonw/datasette", "1.0a20", "1.0a24"
 SETTINGS: dict[str, Any] = {
     "rank": 8, "layers": 8, "distractors": 1, "questions": 2, "max_tokens": 1024, "epochs": 0.5,
     "valid_every": 30, "valid_rows": 12,
 }  # fmt: skip
 # Half of the new code is held out, so that there are files enough to judge on.
-HOLD, REPLAY, ROWS, ANSWERS = 0.5, 0.5, 32, 0
+HOLD, REPLAY, ROWS, ANSWERS = 0.5, 0.5, 64, 0
 Cost = dict[str, float]
 
 
@@ -60,7 +60,7 @@ class Aloud(Silent):
 def main() -> None:
     """Train, update, retrain, judge."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repo", default=os.environ.get("GUARD_REPO", PACKAGING))
+    parser.add_argument("--repo", default=os.environ.get("GUARD_REPO", DATASETTE))
     parser.add_argument("--folder", type=Path, help="keeps the runs (none: a temporary one)")
     parser.add_argument("commits", nargs="*", default=[OLD, NEW])
     given = parser.parse_args()
