@@ -39,3 +39,9 @@ def test_versions_and_the_way_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     gone = guarding.look(deploy=SERVED | {"smoke_every": "1s"}, retrain_when={"drift": 0.9})
     assert gone.outcome == "nothing to do"
     assert any("was not asked" in text for text in guarding.told.warnings)
+
+    # And nothing is trained that it could not take.
+    guarding.add("most", 9)
+    held = guarding.look(deploy=SERVED)
+    assert held.outcome == "held" and not guarding.guarded.load().cycle
+    assert held.decision and "no Ollama server" in str(held.decision.holds)

@@ -276,3 +276,13 @@ def test_after_a_refusal_more_drift_is_waited_for(share: float, held: bool) -> N
     decision = decided(found=drift(share=share), refused="another", refused_share=0.12)
     text = "a model was refused at drift 0.12: the next one is tried at 0.17"
     assert said(decision)["refused"] == (held, text) and decision.held == held
+
+
+def test_a_model_that_could_not_be_served_is_not_trained() -> None:
+    told = "no Ollama server at http://127.0.0.1:1: start it, or deploy to: directory"
+    decision = decide(
+        config(), drift(), State(deployed=Deployed(run="runs/one")), ON_POWER, NOW, told
+    )
+    assert decision.wanted and decision.held and not decision.go
+    assert said(decision)["deploy.to"] == (True, told)
+    assert next_look(decision, NOW) == NOW + ASK_AGAIN

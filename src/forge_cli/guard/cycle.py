@@ -53,7 +53,8 @@ def look(
 
     Raises:
         Busy: another guardian works on it.
-        UsageError: the settings are wrong. ForgeError: it cannot be measured.
+        UsageError: the settings are wrong. ForgeError: it cannot be measured; or retraining is
+            forced, and what came of it could not be served.
     """
     guarded = Guarded(folder_of(repository, file), repository.name)
     with guarded.locked():
@@ -84,7 +85,10 @@ class Look:
         if rolled := self._smoke():
             return rolled
         drift = self._measure()
-        decision = decide(self.config, drift, self.state, self.machine, self.now())
+        hindrance = self.target.hindrance()
+        decision = decide(self.config, drift, self.state, self.machine, self.now(), hindrance)
+        if force and hindrance:
+            raise ForgeError(hindrance, "nothing was trained, as it could not be served")
         cycle = self._begin(drift, decision)
         if not (decision.go or force):
             return self._end(cycle, "held" if decision.wanted else "nothing to do")

@@ -24,12 +24,14 @@ _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def decide(
-    config: GuardConfig, drift: Drift, state: State, machine: Machine, now: datetime
-) -> Decision:
+    config: GuardConfig, drift: Drift, state: State, machine: Machine, now: datetime,
+    hindrance: str = "",
+) -> Decision:  # fmt: skip
     """What the rules say. Pure: the same values give the same decision.
 
     Args:
         now: with its time zone, in which quiet hours are meant.
+        hindrance: why a new model could not be deployed; better known before it is trained.
     """
     triggers = list(_triggers(config, drift, state))
     holds = [
@@ -37,6 +39,9 @@ def decide(
         *_budget(config, state, now),
         *_of_the_code(config, drift, state),
     ]
+    if hindrance:
+        until = (now + ASK_AGAIN).isoformat()
+        holds.append(Reason(rule="deploy.to", says=True, text=hindrance, until=until))
     return Decision(
         wanted=any(reason.says for reason in triggers),
         held=any(reason.says for reason in holds),

@@ -42,6 +42,9 @@ class Served:
 class Target(Protocol):
     """Who serves."""
 
+    def hindrance(self) -> str:
+        """Why nothing could be deployed there now, and what to do; empty: nothing is in the way."""
+
     def deploy(self, run: RunDir, reporter: Reporter) -> Served:
         """Serve the run's smallest file; what was served before stays if this fails.
 
@@ -76,6 +79,18 @@ class OllamaTarget:
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.name, self.settings = name, settings
+
+    def hindrance(self) -> str:
+        """See `Target.hindrance`."""
+        from forge_cli.deploy.address import server_url
+        from forge_cli.deploy.ollama import Server
+
+        try:
+            with Server(server_url(self.settings.host)) as server:
+                server.version()
+        except ForgeError as error:
+            return f"{error.message}: start it, or deploy to: directory"
+        return ""
 
     def deploy(self, run: RunDir, reporter: Reporter) -> Served:
         """See `Target.deploy`."""
@@ -121,6 +136,10 @@ class FolderTarget:
 
     def __init__(self, name: str, settings: Settings, folder: Path) -> None:
         self.name, self.settings, self.folder = name, settings, folder
+
+    def hindrance(self) -> str:
+        """See `Target.hindrance`."""
+        return ""
 
     def deploy(self, run: RunDir, reporter: Reporter) -> Served:
         """See `Target.deploy`."""
