@@ -40,11 +40,11 @@ from forge_cli.pipeline.update import update
 
 DATASETTE, OLD, NEW = "https://github.com/simonw/datasette", "1.0a20", "1.0a24"
 SETTINGS: dict[str, Any] = {
-    "rank": 8, "layers": 8, "distractors": 1, "questions": 2, "max_tokens": 1024, "epochs": 0.5,
+    "rank": 8, "layers": 8, "distractors": 1, "questions": 2, "max_tokens": 1024, "epochs": 1.0,
     "valid_every": 30, "valid_rows": 12,
 }  # fmt: skip
 # Half of the new code is held out, so that there are files enough to judge on.
-HOLD, REPLAY, ROWS, ANSWERS = 0.5, 0.5, 64, 0
+HOLD, REPLAY, ROWS, ANSWERS = 0.5, 1.0, 64, 0
 Cost = dict[str, float]
 
 
