@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import pytest
 from queues import queue_urls
 
 from forge_cli.core.errors import ForgeError, UsageError
-from forge_cli.core.events import SILENT
+from forge_cli.core.events import SILENT, Silent
 from forge_cli.serve.jobs import Conflict, Job, JobStore, Spec
 from forge_cli.serve.jobs.command import check_options, commands_of, environment_of
 from forge_cli.serve.jobs.files import FileStore, StoredFile
@@ -414,10 +414,19 @@ FAILS = 'import sys; print(\'{"error": "no %s", "hint": "h", "transient": %s}\',
 def test_only_faults_that_can_pass_are_tried_again(
     alone: JobStore, tmp_path: Path, command: str, attempts: int, error: str
 ) -> None:
+    class Notes(Silent):
+        told: ClassVar[list[str]]
+
+        def note(self, message: str) -> None:
+            self.told.append(message)
+
     job, _ = alone.create(Spec(source="/a"))
-    with working(alone, tmp_path, python(command)):
+    Notes.told = []
+    with working(alone, tmp_path, python(command), reporter=Notes()):
         job = until(alone, job.id, lambda j: j.is_over)
     assert (job.state, job.attempt, job.error) == ("failed", attempts, error)
+    assert Notes.told[-1] == f"{job.id}: failed: {error}"
+    assert sum("given back: " in note for note in Notes.told) == attempts - 1
 
 
 def test_the_log_the_metrics_and_the_result(alone: JobStore, tmp_path: Path) -> None:

@@ -198,6 +198,8 @@ class Attempt:
                 self.job.id, "ended", state=state, data=data,
                 attempt=self.job.attempt, worker=self.worker.name,
             )  # fmt: skip
+            why = f": {data['error']}" if "error" in data else ""
+            self.worker.reporter.note(f"{self.job.id}: {state}{why}")
 
 
 def _pump(stream: Any, take: Callable[[str], None]) -> None:

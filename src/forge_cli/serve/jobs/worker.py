@@ -138,6 +138,7 @@ class Worker:
             if lost and job.lost + 1 >= TRIES and job.wanted == "run":
                 failed = {"error": f"{why}; tried {TRIES} times", "hint": "see its log; then retry"}
                 self.store.add(job.id, "ended", state="failed", data=failed, **told)
+                self.reporter.note(f"{job.id}: failed: {failed['error']}")
                 return
             wait = self.back_off * 2**job.lost if delay is None else delay
             after = datetime.now(UTC) + timedelta(seconds=wait)
@@ -145,5 +146,6 @@ class Worker:
             if lost and wait:
                 data["not_before"] = after.isoformat(timespec="milliseconds")
             self.store.add(job.id, "released", data=data, **told)
+            self.reporter.note(f"{job.id}: given back: {why}")
         except Conflict:
             pass  # another has released it, or has it
