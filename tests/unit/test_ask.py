@@ -255,6 +255,15 @@ def test_which_run_answers(repo: Path, tmp_path: Path) -> None:
     assert chosen() == new
     shutil.rmtree(new)
     assert chosen() == later
+    # A guardian's folder for llama-server, which no server's log tells of.
+    guarded = make_run(repo / ".forge" / "guard" / "runs" / "v1", str(repo), 5)
+    served = repo / ".forge" / "guard" / "served"
+    served.mkdir()
+    (served / "current").symlink_to("v1")
+    assert chosen() == guarded
+    log.add("deployed", "u", "m", "m:3", source=str(old))
+    os.utime(served / "current", (10, 10), follow_symlinks=False)
+    assert chosen() == old
 
 
 def test_definitions_that_are_named_come_first(repo: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from forge_cli.ask.answerers import Answerer
 
 _RUNS = Path(".forge") / "runs"
+_GUARDED = Path(".forge") / "guard"
 _VIA = "give mlx, mlx:MODEL, ollama:NAME or openai:NAME"
 
 
@@ -150,12 +152,9 @@ def repository_of(run: RunDir) -> Path | None:
 
 def default_run(top: Path, reporter: Reporter) -> RunDir | None:
     """The run of a repository that was deployed last, else the one that was trained last."""
-    from forge_cli.deploy.registry import Registry
-
-    for entry in reversed(Registry(registry_file()).served()):
-        folder = Path(entry.source)
-        if entry.source and (folder / "run.json").is_file() and _is_of(folder, top):
-            reporter.note(f"answers with {folder}, deployed as {entry.name}")
+    for _, folder, name in sorted(_deployed(top), reverse=True):
+        if (folder / "run.json").is_file() and _is_of(folder, top):
+            reporter.note(f"answers with {folder}, deployed as {name}")
             return RunDir.load(folder)
     trained = sorted(_trained(top), key=lambda pair: pair[0])
     if trained:
@@ -167,6 +166,22 @@ def default_run(top: Path, reporter: Reporter) -> RunDir | None:
         "forge train makes one, --run names one"
     )
     return None
+
+
+def _deployed(top: Path) -> Iterator[tuple[float, Path, str]]:
+    """(when, run, name) of what servers serve, and of what a guardian put into its folder."""
+    from forge_cli.deploy.registry import Registry
+
+    when = 0.0
+    for entry in Registry(registry_file()).served():
+        if entry.source:
+            # In their order: what was rolled back to is served later than its own time tells.
+            when = max(when + 1e-6, datetime.fromisoformat(entry.time).timestamp())
+            yield when, Path(entry.source), entry.name
+    link = top / _GUARDED / "served" / "current"
+    if link.is_symlink():
+        version = link.readlink().name  # is its run's name too
+        yield link.lstat().st_mtime, (top / _GUARDED / "runs" / version).resolve(), str(link)
 
 
 def _trained(top: Path) -> Iterator[tuple[float, RunDir]]:
