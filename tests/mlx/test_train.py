@@ -78,6 +78,13 @@ def test_the_best_on_valid_is_kept(tmp_path: Path, model: str, contrary: bool) -
     assert result.best_valid_loss == min(losses.values())
     assert losses[result.best_step] == result.best_valid_loss
     assert (result.best_step < 12) == contrary
+    if contrary:  # from its best on each step is worse
+        on = train.run(
+            rows, out=tmp_path / "on", model=model, keep_start=False,
+            adapters=str(tmp_path), **own | {"steps": 2, "valid_every": 1},
+        )  # fmt: skip
+        kept = {r["step"]: r["valid_loss"] for r in rows_of(tmp_path / "on") if "valid_loss" in r}
+        assert (on.best_step, on.best_valid_loss) == (1, kept[1]) and kept[0] < kept[1] < kept[2]
     tuned = load_tuned(result.adapters)
     valid = [row for row in rows if row.split == "valid"]
     groups = make_groups(valid, tuned.tokenizer, max_tokens=2048)

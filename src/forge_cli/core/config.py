@@ -185,6 +185,9 @@ class Settings(BaseModel):
         0, ge=0, description="steps between checkpoints, besides one at each validation (0: none)"
     )
     keep_last: int = Field(2, ge=1, description="checkpoints to keep, besides the best one")
+    keep_start: bool = Field(
+        True, description="keep what training began with if no step is better on the valid split"
+    )
     patience: int = Field(
         0, ge=0, description="stop after so many validations without a better loss (0: never)"
     )

@@ -200,7 +200,7 @@ def train_settings(s: Settings) -> dict[str, Any]:
         "steps", "epochs", "learning_rate", "warmup", "weight_decay", "clip", "valid_every",
         "valid_rows", "max_tokens", "seed", "optimiser", "schedule", "decay", "accumulate",
         "step_tokens", "packing", "neftune", "gradient_checkpointing", "compile_step",
-        "memory_limit", "save_every", "keep_last", "patience", "min_delta",
+        "memory_limit", "save_every", "keep_last", "keep_start", "patience", "min_delta",
         "sample_every", "sample_rows", "track", "loss", "span_weights", "label_smoothing",
         "z_loss", "beta", "valid_share",
     )  # fmt: skip

@@ -110,6 +110,7 @@ def run(
     memory_limit: float | None = None,
     save_every: int = 0,
     keep_last: int = 2,
+    keep_start: bool = True,
     patience: int = 0,
     min_delta: float = 0.0,
     sample_every: int = 0,
@@ -141,6 +142,8 @@ def run(
         bits, quant_mode, group_size: see `models.quantise`.
         world: the processes that train together (see `train.distributed`). Rank 0 writes; the
             `out` of the others is a folder of their own, and `accumulate` at least their number.
+        keep_start: whether the adapters that training begins with may be the best; else a trained
+            step is kept even if its validation loss is higher.
         cache: folder that keeps, for other runs, the SVDs of an init and what memory was taken.
 
     Raises:
@@ -204,9 +207,9 @@ def run(
         ), schedule=Schedule(rate, len(plan), warmup, schedule, decay), clip=clip,
         valid_every=valid_every, out=out, reporter=reporter, world=world,
         callbacks=own_callbacks(world, [*own, *measure(plan), *trackers, *callbacks]),
-        save_every=save_every, keep_last=keep_last, max_tokens=fits.max_tokens if fits else 0,
+        save_every=save_every, keep_last=keep_last, keep_start=keep_start, budgeted=bool(budget),
+        max_tokens=fits.max_tokens if fits else 0,
         around=Neftune(loaded.model, neftune, seed) if neftune else nothing,
-        budgeted=bool(budget),
     ))  # fmt: skip
     return _result(progress, folder, data.train, plan)
 

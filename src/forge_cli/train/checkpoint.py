@@ -26,6 +26,7 @@ class Progress:
         max_tokens: batches with more are run in parts (0: none is).
         rows: SHA-256 over the ids that were trained, in order.
         planned: steps that a budget of time has room for (0: all of the plan).
+        keep_start: the adapters before the first step may be the best.
     """
 
     step: int = 0
@@ -33,16 +34,27 @@ class Progress:
     max_tokens: int = 0
     rows: str = ""
     planned: int = 0
+    keep_start: bool = True
 
     @property
     def best_loss(self) -> float:
-        """The lowest validation loss."""
-        return min((loss for _, loss in self.history), default=float("inf"))
+        """The lowest validation loss, among those that count."""
+        return min((loss for _, loss in self._counted), default=float("inf"))
 
     @property
     def best_step(self) -> int:
         """The first step that had it."""
-        return min(self.history, key=lambda at: at[1], default=(0, 0.0))[0]
+        return min(self._counted, key=lambda at: at[1], default=(0, 0.0))[0]
+
+    def is_best(self, loss: float) -> bool:
+        """Whether a validation loss that is not in the history yet is lower than all before."""
+        before = [old for at, old in self.history if self.keep_start or at]
+        return loss < min(before, default=float("inf"))
+
+    @property
+    def _counted(self) -> list[tuple[int, float]]:
+        trained = [at for at in self.history if at[0]]
+        return self.history if self.keep_start or not trained else trained
 
     @property
     def validated(self) -> int:

@@ -38,6 +38,7 @@ class Loop:
         out: the run directory; checkpoints go to its checkpoints/.
         save_every: steps between checkpoints, besides those after validations (0: none).
         keep_last: checkpoints to keep, besides that of the best step.
+        keep_start: the adapters before the first step may be the best.
         split: cuts a batch into parts of at most so many tokens.
         max_tokens: of a pass through the model, when training starts (0: no limit).
         around: what surrounds each forward pass of training, such as noise.
@@ -58,6 +59,7 @@ class Loop:
     callbacks: Sequence[Callback] = ()
     save_every: int = 0
     keep_last: int = 2
+    keep_start: bool = True
     split: Callable[[Batch, int], list[Batch]] = split_batch
     max_tokens: int = 0
     around: Around = nothing
@@ -185,7 +187,7 @@ def _validate(loop: Loop, run: Run, stepper: Stepper) -> None:
         validation = Validation(
             step=progress.step,
             loss=loss,
-            best=loss < progress.best_loss,
+            best=progress.is_best(loss),
             seconds=time.perf_counter() - started,
             peak_bytes=stepper.note_peak(),
             history=[*progress.history, (progress.step, loss)],
@@ -250,7 +252,7 @@ def _resume(loop: Loop, stepper: Stepper) -> Progress:
     checkpoint.sweep(loop.out)
     state = checkpoint.load_newest(loop.folder, loop.reporter)
     if state is None:
-        return Progress(max_tokens=loop.max_tokens)
+        return Progress(max_tokens=loop.max_tokens, keep_start=loop.keep_start)
     _must_belong(loop, state)
     progress = state.progress
     loop.model.load_weights(list(state.adapters.items()), strict=False)

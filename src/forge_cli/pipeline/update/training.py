@@ -23,7 +23,9 @@ def prepared(run: RunDir, base: RunDir, s: Settings) -> Settings:
         return s
     how["full_rate"] = s.learning_rate or _full_rate(base)
     how["full_rows"] = _full_rows(base)
-    changed: dict[str, Any] = {"learning_rate": how["full_rate"] * how["rate"]}
+    # Whether it is better than the deployed model is judged by more rows than those that pick the
+    # best step, which leave the start as it is for a difference that they cannot show.
+    changed: dict[str, Any] = {"learning_rate": how["full_rate"] * how["rate"], "keep_start": False}
     if s.steps:
         # As many passes as the full training made over its own rows.
         rows = how["counts"]["fresh"] + how["counts"]["replayed"]
