@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -88,6 +89,24 @@ def test_a_server_that_was_started_is_stopped(free: str, program: str) -> None:
         assert ollama.health().ours, "who adopts does not stop"
     with pytest.raises(ForgeError, match="no Ollama server"):
         ollama.health()
+
+
+def test_a_server_that_was_started_ends_with_a_service_that_is_killed(
+    free: str, program: str
+) -> None:
+    code = (
+        "import os; from forge_cli.serve.ollama_server import Ollama; "
+        f"assert Ollama({free!r}, program={program!r}).start().ours; os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            Ollama(free).health()
+        except ForgeError:
+            break
+        assert time.monotonic() < deadline, "it runs on"
+        time.sleep(0.05)
 
 
 def test_what_cannot_be_started_says_why(free: str, program: str, tmp_path: Path) -> None:

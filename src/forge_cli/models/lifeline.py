@@ -4,7 +4,8 @@ python lifeline.py VARIABLES(JSON) COMMAND…
 
 Becomes the command, so that signals and exit codes are the program's own; a child of it waits on
 what was its standard input, a pipe from whoever started it, which the system closes at the latest
-when that process is gone, and then kills it. Run as a file, without the package: it starts at once.
+when that process is gone, and then kills it; its process group, if it leads one. Run as a file,
+without the package: it starts at once.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def _watch(program: int) -> None:
     while os.read(0, 1):
         pass
     if os.getppid() == program:  # else it has ended, and the number may be another's
-        os.kill(program, signal.SIGKILL)
+        leads = os.getpgid(program) == program  # then also what it has started, as Ollama does
+        (os.killpg if leads else os.kill)(program, signal.SIGKILL)
     os._exit(0)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +18,7 @@ from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import SILENT, Reporter
 from forge_cli.deploy.address import is_loopback
 from forge_cli.deploy.ollama import Server
+from forge_cli.models.lifeline import tied
 from forge_cli.serve.jobs import Job
 
 _ASK = 10.0  # seconds for what a server knows without thinking
@@ -87,9 +87,8 @@ class Ollama:
             )
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (`stop` closes it)
         self._process = subprocess.Popen(
-            [command, "serve"],
-            env={**os.environ, "OLLAMA_HOST": urlsplit(self.url).netloc},
-            stdin=subprocess.DEVNULL,
+            tied([command, "serve"], {"OLLAMA_HOST": urlsplit(self.url).netloc}),
+            stdin=subprocess.PIPE,  # its end ends the server, also where this process is killed
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,  # Ctrl-C is for the service, which says when
@@ -125,12 +124,14 @@ class Ollama:
         """End the server if this object started it; safe to call twice."""
         process, self._process = self._process, None
         if process:
+            assert process.stdin
             process.terminate()
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            process.stdin.close()
         if self._log:
             self._log.close()
             self._log = None
