@@ -47,13 +47,13 @@ GUARD = {
     "deploy": {"to": "directory", "smoke_every": "10000h"},
 }
 SETTINGS = {
-    "layers": 12, "rank": 8, "steps": 90, "max_tokens": 1024, "distractors": 1, "questions": 3,
-    "valid_rows": 8, "answer_rows": 10, "condition_rows": 2, "eval_rows": 30, "quant": ["q8_0"],
+    "layers": 8, "rank": 8, "max_tokens": 1024, "distractors": 1, "questions": 2,
+    "valid_rows": 12, "valid_every": 40, "answer_rows": 10, "condition_rows": 2, "eval_rows": 30, "quant": ["q8_0"],
     "retention_rows": 0, "importance_rows": 0, "smoke_questions": 4, "conditions": ["given"],
     "sides": ["base", "tuned"],
 }  # fmt: skip
 TINY = {
-    "layers": 0, "rank": 4, "steps": None, "learning_rate": 5e-3, "max_tokens": 4096,
+    "layers": 0, "rank": 4, "learning_rate": 5e-3, "max_tokens": 4096,
     "questions": 2, "valid_every": 40, "quant": ["f16"], "parity": False, "jobs": 2,
 }  # fmt: skip
 TINY_GATES = {"quotes": None, "parity": False, "new": "not worse"}
