@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,6 +185,51 @@ def test_schedule_holds_and_rest(a: Path, b: Path) -> None:
         git(a, "commit", "-q", "-a", "-m", "second")
         (b / "a.py").write_text("a = 2\n")
         assert watching.next() == {b}
+
+
+def test_a_repository_that_is_made_anew_is_noticed_again(a: Path, b: Path) -> None:
+    with Watching(a, b) as watching:
+        assert watching.next() == {a, b}
+        shutil.rmtree(a)
+        assert watching.next() == {a}
+        repository(a)
+        while a not in watching.next():
+            pass
+        time.sleep(0.5)
+        while not watching._seen.empty():
+            watching.next()
+        git(a, "commit", "-q", "--allow-empty", "-m", "second")
+        assert watching.next() == {a}
+
+
+def test_what_lies_beyond_a_link_or_in_another_repository_is_not_of_it(
+    a: Path, b: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "big").mkdir()
+    (a / "data").symlink_to(tmp_path / "big")
+    repository(a / "inner")
+    with Watching(a, b) as watching:
+        assert watching.next() == {a, b}
+        (tmp_path / "big" / "x").write_text("1")
+        (a / "inner" / "a.py").write_text("a = 2\n")
+        (a / "build" / "out.py").write_text("x")
+        time.sleep(0.5)
+        (b / "a.py").write_text("a = 2\n")
+        assert watching.next() == {b}
+
+
+def test_a_clock_that_is_set_back_delays_no_look(a: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watcher([a], debounce=1.0, every=NEVER, files=False)._watched[a]
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert watched.is_due(1.0)
+    watched.begin(600.0)
+    now -= 7200.0
+    assert not watched.is_due(1.0)
+    now += 599.0
+    assert not watched.is_due(1.0)
+    now += 1.0
+    assert watched.is_due(1.0)
 
 
 class Heard(Silent):

@@ -106,15 +106,34 @@ class Watcher:
             self.stop.wait(self._tick)
 
     def _noticed(self) -> Iterator[set[Path]]:
+        """The same, of files too; a folder that was made anew, as by a clone, is watched anew."""
+        folders = {folder for one in self._watched.values() for folder in one.folders()}
+        while not self.stop.is_set():
+            yield from self._until_made_anew(folders)
+            for one in self._watched.values():
+                one.find_git()
+            folders = {folder for one in self._watched.values() for folder in one.folders()}
+            folders = {folder for folder in folders if folder.exists()}
+            # What changed while nothing was watched.
+            yield {path / NUDGE for path in self._watched if path.exists()}
+
+    def _until_made_anew(self, folders: set[Path]) -> Iterator[set[Path]]:
         import watchfiles
 
-        folders = {folder for one in self._watched.values() for folder in one.folders()}
         tick = max(1, round(self._tick * 1000))
+        seen = {path: _identity(path) for path in (*folders, *self._watched)}
         for changes in watchfiles.watch(
             *sorted(folders), watch_filter=None, debounce=tick, step=max(1, tick // 4),
             rust_timeout=tick, yield_on_timeout=True, stop_event=self.stop,
         ):  # fmt: skip
             yield {Path(path) for _, path in changes}
+            gone = {Path(path) for kind, path in changes if kind == watchfiles.Change.deleted}
+            for path, before in seen.items():
+                now = _identity(path)
+                if now and now != before:
+                    return
+                if not now or path in gone:
+                    seen[path] = None
 
 
 @dataclass
@@ -122,7 +141,7 @@ class _Watched:
     """One repository: what changed since it was looked at, and when that is to be.
 
     Times of changes are of the monotonic clock; `due` and `rests_until` are of the wall clock,
-    which goes on while a laptop sleeps.
+    which goes on while a laptop sleeps; `clock` is its time when it was last read.
     """
 
     path: Path
@@ -131,15 +150,21 @@ class _Watched:
     last: float = 0.0
     due: float = 0.0
     rests_until: float = 0.0
+    clock: float = 0.0
     _ignored: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.find_git()
+
+    def find_git(self) -> None:
+        """Find git's folders as they are now."""
         told = git(self.path, "rev-parse", "--absolute-git-dir", "--git-common-dir") or ""
         if git(self.path, "check-ignore", "-q", str(self.path)) is not None:
             told = ""  # a folder that its repository ignores goes by its own rules
         # The second one is told from the folder; a worktree has two of its own.
         found = [(self.path / line).resolve() for line in told.splitlines()]
         self.git_folders = list(dict.fromkeys(found))
+        self._ignored.clear()
 
     def folders(self) -> list[Path]:
         """What to watch: the repository, and its git folders where they are elsewhere."""
@@ -148,15 +173,22 @@ class _Watched:
 
     def note(self, paths: set[Path]) -> None:
         """Take note of those paths that are changes of this repository."""
+        if paths and not self.git_folders and (self.path / ".git").exists():
+            self.find_git()  # made since
         if self._counts(paths):
             self.last = time.monotonic()
             self.first = self.last if self.first is None else self.first
 
     def is_due(self, debounce: float) -> bool:
         """Whether it is to be looked at now."""
-        if time.time() < self.rests_until:
+        wall = time.time()
+        if wall < self.clock:  # it was set back
+            self.due -= self.clock - wall
+            self.rests_until -= self.clock - wall
+        self.clock = wall
+        if wall < self.rests_until:
             return False
-        if time.time() >= self.due:
+        if wall >= self.due:
             return True
         now = time.monotonic()
         return self.first is not None and (
@@ -169,7 +201,7 @@ class _Watched:
 
     def marks(self) -> list[tuple[int, int, int]]:
         """What differs after a commit, a switch of branches, a tag or a nudge."""
-        files = [self.path / NUDGE]
+        files = [self.path / NUDGE, *([] if self.git_folders else [self.path / ".git"])]
         for folder in self.git_folders:
             head = folder / "HEAD"
             files += [head, folder / "packed-refs", folder / "refs" / "tags", folder / "reftable"]
@@ -179,6 +211,7 @@ class _Watched:
 
     def _counts(self, paths: set[Path]) -> bool:
         inside: list[str] = []
+        foreign: dict[Path, bool] = {}
         for path in paths:
             folder = next((one for one in self.git_folders if path.is_relative_to(one)), None)
             if folder is not None:
@@ -189,9 +222,21 @@ class _Watched:
                 if relative == NUDGE:
                     return True
                 never = _NEVER if self.git_folders else _NEVER_WITHOUT_GIT
-                if not never & set(relative.parts):
+                if not never & set(relative.parts) and not self._is_foreign(path.parent, foreign):
                     inside.append(relative.as_posix())
         return bool(inside) and not all(self._is_ignored(inside))
+
+    def _is_foreign(self, folder: Path, known: dict[Path, bool]) -> bool:
+        """Whether a link or another repository lies in between: its files are not of this one.
+
+        Asked for one, git would tell nothing of all others.
+        """
+        if not self.git_folders or folder == self.path:
+            return False
+        if folder not in known:
+            own = folder.is_symlink() or (folder / ".git").exists()
+            known[folder] = own or self._is_foreign(folder.parent, known)
+        return known[folder]
 
     def _is_ignored(self, paths: list[str]) -> list[bool]:
         """Whether git ignores each; one process for all that are new."""
@@ -222,6 +267,15 @@ def _stat(file: Path) -> tuple[int, int, int]:
     except OSError:
         return 0, 0, 0
     return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder it is, of all that may have had its path; None: there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _need_watchfiles() -> None:
