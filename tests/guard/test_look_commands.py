@@ -42,6 +42,15 @@ def test_status_says_why(place: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert told["drift"]["share"] == 1.0 and told["decision"]["held"] and told["guardian"] is None
 
 
+def test_a_name_that_could_not_be_deployed_is_told_before_training(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = place / "guard.yaml"
+    file.write_text(file.read_text().replace("name: mine", "name: my repo"))
+    commands.status()
+    assert "holds  deploy.to: --name my repo: the model 'my repo' is not" in capsys.readouterr().out
+
+
 def test_once_that_is_held_back_trains_nothing(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,6 +61,22 @@ def test_once_that_is_held_back_trains_nothing(
     assert not guarded.runs.exists() and [one.outcome for one in guarded.cycles()] == ["held"]
     with guarded.locked(), pytest.raises(Busy, match="another guardian works on it"):
         commands.once()
+
+
+def test_one_that_fails_keeps_no_other_from_being_looked_at(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "empty").mkdir()
+    file = place / "guard.yaml"
+    file.write_text(file.read_text().replace("[{path", "[{path: empty}, {path"))
+    with pytest.raises(typer.Exit) as ended:
+        commands.once()
+    assert ended.value.exit_code == 1
+    assert [one.outcome for one in Guarded(place.resolve() / "repo", "").cycles()] == ["held"]
+    with pytest.raises(typer.Exit):
+        commands.status()
+    told = capsys.readouterr()
+    assert told.out.startswith("mine: ") and told.err.count("warning: empty: ") == 2
 
 
 def test_history(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,13 +37,21 @@ def once(
     Exits 3 if a gate refused the new model, 1 if it failed. Example: forge guard once
     """
     output = Output(json_lines=json_lines, quiet=quiet)
+    from forge_cli.core.errors import ForgeError
     from forge_cli.guard.cycle import look
     from forge_cli.guard.rules import in_words
 
     found, file, chosen = _read(config, place)
     codes = []
     for repository in chosen:
-        cycle = look(found, file, repository, output, force=force)
+        try:
+            cycle = look(found, file, repository, output, force=force)
+        except ForgeError as error:
+            if len(chosen) == 1:
+                raise
+            output.warn(f"{repository.path}: {error.message}; {error.hint}")
+            codes.append(error.exit_code)  # the others are looked at nevertheless
+            continue
         if json_lines:
             print(cycle.model_dump_json())
         elif cycle.outcome in _ACTED:
@@ -70,14 +78,25 @@ def status(
     Loads no model and changes nothing. Example: forge guard status
     """
     output = Output(json_lines=json_lines, quiet=quiet)
+    from forge_cli.core.errors import ForgeError
     from forge_cli.guard.status import lines
     from forge_cli.guard.status import status as look_at
 
     found, file, chosen = _read(config, place)
+    code = 0
     for repository in chosen:
-        told = look_at(found, file, repository, _Warnings(output))
+        try:
+            told = look_at(found, file, repository, _Warnings(output))
+        except ForgeError as error:
+            if len(chosen) == 1:
+                raise
+            output.warn(f"{repository.path}: {error.message}; {error.hint}")
+            code = max(code, error.exit_code)
+            continue
         print(told.model_dump_json() if json_lines else "\n".join(lines(told)))
     output.next("forge guard once" if chosen else "forge guard init")
+    if code:
+        raise typer.Exit(code)
 
 
 def history(
@@ -144,14 +163,14 @@ def _row(told: dict[str, Any]) -> list[str]:
 def _read(config: Path, place: str) -> tuple[GuardConfig, Path, list[Repository]]:
     """What the file says, its absolute path, and the repositories of it that are meant."""
     from forge_cli.core.errors import UsageError
-    from forge_cli.guard.config import folder_of, read_config
+    from forge_cli.guard.config import folders_of, read_config
 
     if not config.exists() and config != _FILE:
         raise UsageError(f"{config}: no such file", "write one with: forge guard init")
     if not config.exists() and Path(place).is_dir() and place:
         config = Path(place) / _FILE
     file, found = config.absolute(), read_config(config)
-    named = [(one, folder_of(one, file)) for one in found.repositories]
+    named = [(one, folder) for folder, one in folders_of(found, file).items()]
     if not place:
         return found, file, [one for one, _ in named]
     chosen = [
