@@ -192,6 +192,13 @@ def test_hooks_that_belong_to_the_repository_are_left_alone(repo: Path) -> None:
     assert nudged(repo)
 
 
+def test_where_no_hooks_are_run_none_are_written(repo: Path) -> None:
+    git(repo, "config", "core.hooksPath", os.devnull)
+    with pytest.raises(ForgeError, match=f"{os.devnull}: by core.hooksPath no hooks are run"):
+        installed(repo)
+    assert uninstalled(repo).changes == []
+
+
 def test_without_git_there_are_no_hooks(tmp_path: Path) -> None:
     plan = installed(tmp_path)
     assert plan.changes == [] and "no git there" in plan.left_out[0]

@@ -86,12 +86,19 @@ def without_line(before: bytes | None, line: bytes) -> bytes | None:
 def check_folder(repository: Path, folder: Path) -> None:
     """Refuse a hooks folder that is part of the repository: others would get what is put there.
 
+    And one that is none, such as /dev/null.
+
     Raises:
         ForgeError: it is one.
     """
     top = Path((git(repository, "rev-parse", "--show-toplevel") or "").removesuffix("\n"))
     common = (git(repository, "rev-parse", "--git-common-dir") or "").removesuffix("\n")
     kept = (repository / common).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise ForgeError(
+            f"{folder}: by core.hooksPath no hooks are run here; nothing was changed",
+            "commits are noticed without hooks while forge guard run watches",
+        )
     inside = folder.is_relative_to(top) and not folder.is_relative_to(kept)
     if inside and git(repository, "check-ignore", str(folder / "post-commit")) is None:
         raise ForgeError(
