@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 from forge_cli.cli import guard as commands
 from forge_cli.core.errors import Busy, ForgeError, UsageError
 from forge_cli.core.events import Silent
-from forge_cli.guard.config import GuardConfig, folder_of, read_config, within_hours
+from forge_cli.guard.config import GuardConfig, folder_of, folders_of, read_config, within_hours
 from forge_cli.guard.guardian import LONGEST_REST, guard, rest_after
 from forge_cli.guard.records import Cycle, Decision, Drift, Reason
 from forge_cli.guard.state import Deployed, Guarded, Spent, State
@@ -51,6 +52,7 @@ def written(folder: Path, text: str) -> Path:
         ("watch: 3\n", 1, "watch: ", ""),
         ("- a\n", 1, "not a mapping", ""),
         ("a: [\n", 2, "not YAML", ""),
+        ("watch:\n  every: \x016h\n", 2, "not YAML: special characters", ""),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(
@@ -275,6 +277,36 @@ def test_what_commands_refuse(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"{foreign}: not of {sys.platform}"):
         commands.install(config=file, schedule=[foreign])
     assert [one.name for one in tmp_path.iterdir()] == ["guard.yaml"]
+
+
+def test_two_repositories_are_not_taken_for_one(tmp_path: Path) -> None:
+    for folder in ("a/app", "b/app"):
+        (tmp_path / folder).mkdir(parents=True)
+    file = written(tmp_path, "repositories: [{path: a/app, name: x}, {path: a/../a/app}]\n")
+    with pytest.raises(UsageError, match="a/app is there twice"):
+        commands.install(config=file, dry_run=True)
+    two = "repositories: [{path: a/app}, {path: b/app}]\n"
+    with pytest.raises(UsageError, match="both deployed as app"):
+        commands.install(config=written(tmp_path, two), dry_run=True)
+    file = written(tmp_path, two + "deploy: {to: directory}\n")
+    assert len(folders_of(read_config(file), file)) == 2
+
+
+def test_what_is_gone_can_be_uninstalled(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": ""}
+    for name in ("one", "two"):
+        subprocess.run(["git", "init", "-q", str(tmp_path / name)], check=True)
+    written(tmp_path, "repositories: [{path: one}, {path: two}]\n")
+    assert forge("install", cwd=tmp_path, **home).returncode == 0
+    shutil.rmtree(tmp_path / "two")
+    gone = forge("uninstall", cwd=tmp_path, **home)
+    assert gone.returncode == 0 and gone.stderr.count("removed ") == 4, gone.stderr
+    assert forge("install", cwd=tmp_path, **home).returncode == 2
+    (tmp_path / "two").mkdir()
+    assert forge("install", cwd=tmp_path, **home).returncode == 0
+    (tmp_path / "guard.yaml").unlink()
+    gone = forge("uninstall", cwd=tmp_path, **home)
+    assert gone.returncode == 0 and gone.stderr.count("removed ") == 1, gone.stderr
 
 
 def test_run_ends_cleanly_on_sigterm(tmp_path: Path) -> None:

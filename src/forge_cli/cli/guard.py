@@ -138,9 +138,13 @@ def uninstall(
 
     Prints the commands that end the service. Example: forge guard uninstall
     """
+    from forge_cli.guard.config import read_config
     from forge_cli.guard.install import plan_uninstall
 
-    _, file, folders = _read(config)
+    # Also where the file or a repository is gone already.
+    file = config.absolute()
+    paths = [Path(one.path).expanduser() for one in read_config(config).repositories]
+    folders = [(file.parent / path).resolve() for path in paths]
     kinds = _kinds(schedule, dry_run=dry_run)
     output = Output(json_lines=json_lines, quiet=quiet)
     plan = plan_uninstall(file, folders, kinds)
@@ -196,12 +200,12 @@ def _kinds(chosen: list[str] | None, *, dry_run: bool) -> list[Kind]:
 def _read(config: Path, *, needed: bool = True) -> tuple[GuardConfig, Path, dict[Path, Repository]]:
     """What the file says, its absolute path, and each repository by its folder."""
     from forge_cli.core.errors import UsageError
-    from forge_cli.guard.config import folder_of, read_config
+    from forge_cli.guard.config import folders_of, read_config
 
     if not config.exists() and (needed or config != FILE):
         raise UsageError(f"{config}: no such file", "write one with: forge guard init")
     found, file = read_config(config), config.absolute()
-    return found, file, {folder_of(one, file): one for one in found.repositories}
+    return found, file, folders_of(found, file)
 
 
 def _told(config: Path) -> str:

@@ -28,6 +28,9 @@ def read_yaml(file: Path) -> dict[str, tuple[Any, int]]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError(f"{file}:{line}: not YAML: {error.problem}", "mend that line") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UsageError(f"{file}:{line}: not YAML: {error.reason}", "mend that line") from None
     if data is None:
         return {}
     if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):

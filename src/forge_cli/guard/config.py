@@ -220,6 +220,29 @@ def folder_of(repository: Repository, file: Path) -> Path:
     return path
 
 
+def folders_of(config: GuardConfig, file: Path) -> dict[Path, Repository]:
+    """Each repository by its folder, in the order of the file.
+
+    Raises:
+        UsageError: a folder is missing or named twice, or two models would have one name.
+    """
+    found: dict[Path, Repository] = {}
+    names: dict[tuple[str, object], Path] = {}
+    for one in config.repositories:
+        folder = folder_of(one, file)
+        if folder in found:
+            raise UsageError(f"{file}: repositories: {folder} is there twice", "leave one out")
+        found[folder] = one
+        name = one.name or folder.name
+        other = names.setdefault((name, one.settings.get("host")), folder)
+        if other != folder and config.deploy.to == "ollama":
+            raise UsageError(
+                f"{file}: repositories: {other} and {folder} are both deployed as {name}",
+                "give one of them a name",
+            )
+    return found
+
+
 def within_hours(text: str, weekday: int, minute: int) -> bool:
     """Whether a time falls into hours such as `mon-fri 22:00-06:00`.
 
@@ -272,6 +295,6 @@ def _siblings(place: tuple[int | str, ...]) -> list[str]:
 
 
 __all__ = [
-    "FILE", "GuardConfig", "QualityGates", "Repository", "folder_of", "parse_duration",
-    "read_config", "within_hours",
+    "FILE", "GuardConfig", "QualityGates", "Repository", "folder_of", "folders_of",
+    "parse_duration", "read_config", "within_hours",
 ]  # fmt: skip
