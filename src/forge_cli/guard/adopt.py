@@ -13,17 +13,17 @@ from forge_cli.guard.state import Deployed, Guarded
 
 
 def adopt(guarded: Guarded, s: Settings, reporter: Reporter) -> Deployed | None:
-    """What `forge deploy` last put under the guarded name, if its run is of this repository.
+    """What `forge deploy` serves under the guarded name, if its run is of this repository.
 
     None where nothing was, or the run is gone: then the first model is trained.
     """
     from forge_cli.deploy.address import full_name, server_url
     from forge_cli.deploy.registry import Registry
 
-    entries = Registry(pipeline.registry_file()).entries(
-        server_url(s.host), full_name(guarded.name)
-    )
-    last = next((one for one in reversed(entries) if one.action == "deployed"), None)
+    place = server_url(s.host), full_name(guarded.name)
+    # What was rolled back since is not what is served.
+    served = Registry(pipeline.registry_file()).served()
+    last = next((one for one in served if (one.url, one.name) == place), None)
     if last is None:
         return None
     try:
