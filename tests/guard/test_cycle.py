@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from forge_cli.core.run_dir import RunDir
 from forge_cli.guard.records import Cycle
-from forge_cli.guard.state import Guarded, State
+from forge_cli.guard.state import Deployed, Guarded, State
 from guarding import Guarding
 from tiny_train import save_model
+
+ASKED = {"to": "directory", "smoke_every": "1s"}
 
 
 class Killed(BaseException):
@@ -29,6 +32,7 @@ def test_a_repository_is_kept_up_with(tmp_path: Path, monkeypatch: pytest.Monkey
     refused(guarding, second)
     third = killed(guarding, second, monkeypatch)
     rolled_back(guarding, second, third)
+    nothing_older(guarding, first, second)
 
 
 def a_little(guarding: Guarding) -> None:
@@ -98,7 +102,12 @@ def killed(guarding: Guarding, second: Cycle, monkeypatch: pytest.MonkeyPatch) -
         except Killed:
             times += 1
             assert guarding.served == second.id
-            assert guarding.guarded.load().cycle
+            cut_off = guarding.guarded.load()
+            assert cut_off.cycle
+            if cut_off.phase == "exported":  # and while its file was being copied
+                half = guarding.guarded.folder / "served" / cut_off.cycle.id
+                half.mkdir()
+                (half / "half.gguf").write_bytes(b"GGUF")
     monkeypatch.undo()
     assert cycle.outcome == "deployed", cycle.error
     assert seen == {"begun", "trained", "judged", "passed", "exported"} and times == len(seen)
@@ -108,13 +117,50 @@ def killed(guarding: Guarding, second: Cycle, monkeypatch: pytest.MonkeyPatch) -
 
 def rolled_back(guarding: Guarding, second: Cycle, third: Cycle) -> None:
     """A served file that fails its questions; the version before answers them."""
-    assert guarding.served == third.id
-    file = next((guarding.guarded.folder / "served" / third.id).glob("*.gguf"))
-    file.unlink()
-    file.write_bytes(b"GGUF, or what is left of it")
-    deploy = {"to": "directory", "smoke_every": "1s"}
-    cycle = guarding.look(deploy=deploy)
+    # A look that does nothing takes nothing away that could be gone back to.
+    assert guarding.look().outcome == "nothing to do" and guarding.served == third.id
+    spoil(guarding, third.id)
+    state = guarding.guarded.load()
+    state.smoke = "2036-01-01T00:00:00+00:00"  # by a clock that was wrong
+    guarding.guarded.save(state)
+    cycle = guarding.look(deploy=ASKED)
     assert cycle.outcome == "rolled back" and cycle.version == second.id
     assert guarding.served == second.id
     state = guarding.guarded.load()
     assert state.deployed and state.deployed.run == second.run
+    still = guarding.look(retrain_when={"drift": 0.99})
+    assert still.outcome == "nothing to do" and still.drift and still.drift.share > 0.1
+
+
+def nothing_older(guarding: Guarding, first: Cycle, second: Cycle) -> None:
+    """What failed is not gone back to; its own file is served anew, as long as there is one."""
+    for version in (first.id, second.id):
+        spoil(guarding, version)
+    cycle = guarding.look(deploy=ASKED)
+    assert cycle.outcome == "rolled back" and cycle.version == second.id, cycle.error
+    assert guarding.served == second.id
+    shutil.rmtree(guarding.guarded.folder / "served")
+    shutil.rmtree(Path(second.run) / "export")
+    cycle = guarding.look(deploy=ASKED)
+    assert cycle.outcome == "failed" and "nothing is exported" in cycle.error
+    # And it is guarded on.
+    assert guarding.look(retrain_when={"drift": 0.99}).outcome == "nothing to do"
+
+
+def spoil(guarding: Guarding, version: str) -> None:
+    file = next((guarding.guarded.folder / "served" / version).glob("*.gguf"))
+    file.unlink()  # it is the run's file too
+    file.write_bytes(b"GGUF, or what is left of it")
+
+
+def test_a_cycle_that_goes_on_after_a_day_may_fail(tmp_path: Path) -> None:
+    guarding = Guarding(tmp_path, tmp_path / "no model")
+    cycle = Cycle(
+        id="1", repository="", name="mine", started="", outcome="nothing to do",
+        before=str(tmp_path / "gone"),
+    )  # fmt: skip
+    # When it was begun counts no longer.
+    guarding.guarded.save(State(cycle=cycle, deployed=Deployed(run=cycle.before)))
+    ended = guarding.look()
+    assert ended.outcome == "failed" and "not a run directory" in ended.error
+    assert guarding.guarded.load().cycle is None

@@ -255,7 +255,10 @@ class Look:
         deployed = self.state.deployed
         if deployed is None or not self._due(self.state.smoke, self.config.deploy.smoke_every):
             return None
-        run = RunDir.load(Path(deployed.run))
+        try:
+            run = RunDir.load(Path(deployed.run))
+        except ForgeError:
+            return None  # gone or broken, which measuring tells of
         try:
             self.target.check(run, self.reporter)
         except GateFailed as error:
@@ -269,26 +272,42 @@ class Look:
 
     def _roll_back(self, run: RunDir, why: GateFailed) -> Cycle:
         self.reporter.warn(f"the served model fails: {why.message}")
-        known = {one.version: one for one in self.guarded.cycles() if one.outcome == "deployed"}
+        version, told = "", why.message
         try:
             version = self.target.roll_back(self.reporter)
         except ForgeError as error:
             # There is nothing before it; its own file is still what passed the gates.
             self.reporter.note(f"{error.message}; the deployed run's own file is served anew")
-            version = self.target.deploy(run, self.reporter).version
+            try:
+                version = self.target.deploy(run, self.reporter).version
+            except ForgeError as worse:
+                told = f"{told}; nor can its run's own file be served: {worse.message}"
+                self.reporter.warn(f"{told}; train anew: forge guard once --force")
         else:
-            if back := known.get(version):
-                self.state.deployed = Deployed(
-                    run=back.run, version=version, time=self._time(),
-                    commit=back.drift.commit if back.drift else "",
-                )  # fmt: skip
+            self.state.deployed = self._deployed_as(version, run)
         self.state.smoke = self._time()
+        outcome: Outcome = "rolled back" if version else "failed"
         cycle = Cycle(
             id=f"{self.now():%Y%m%d-%H%M%S}-back", repository=str(self.guarded.repository),
-            name=self.guarded.name, started=self._time(), outcome="rolled back", run=str(run.path),
-            version=version, error=why.message,
+            name=self.guarded.name, started=self._time(), outcome=outcome, run=str(run.path),
+            version=version, error=told,
         )  # fmt: skip
-        return self._end(cycle, "rolled back")
+        return self._end(cycle, outcome)
+
+    def _deployed_as(self, version: str, failed: RunDir) -> Deployed | None:
+        """What is known of a version that is served again; None: its run is gone.
+
+        The one before the first retraining was not deployed by the guardian.
+        """
+        made = self.guarded.cycles("deployed")
+        own = next((one.run for one in reversed(made) if one.version == version), "")
+        after = next((one for one in reversed(made) if one.run == str(failed.path)), None)
+        path = own or (after.before if after and after.previous == version else "")
+        if not path or not (Path(path) / "run.json").exists():
+            self.reporter.warn(f"{version}: its run is gone, so the next one begins afresh")
+            return None
+        commit = RunDir.load(Path(path)).state["stages"].get("mine", {}).get("commit", "")
+        return Deployed(run=path, version=version, time=self._time(), commit=str(commit))
 
     def _refuse(self, error: GateFailed) -> Cycle:
         self.reporter.warn(f"not deployed: {error.message}")
@@ -344,11 +363,12 @@ class Look:
         """Runs that nothing goes back to are removed; the last one that was refused stays."""
         import shutil
 
-        deployed = self.state.deployed
-        known = {one.version: one.run for one in self.guarded.cycles()}
+        deployed, made = self.state.deployed, self.guarded.cycles("deployed")
         kept = {Path(done.run).name, Path(done.before).name}
+        kept |= {Path(one.run).name for one in self.guarded.cycles("refused")[-1:]}
         if deployed:
-            kept |= {Path(deployed.run).name, Path(known.get(done.previous, "")).name}
+            before = [one.before for one in made if one.run == deployed.run][-1:]
+            kept |= {Path(one).name for one in (deployed.run, *before)}
         for run in self.guarded.runs.iterdir() if self.guarded.runs.is_dir() else ():
             if run.name not in kept:
                 shutil.rmtree(run, ignore_errors=True)
@@ -359,8 +379,9 @@ class Look:
 
     def _spend(self, seconds: float) -> None:
         """Onto the last of what was spent; what is older than the budget looks at is forgotten."""
-        last = self.state.spent[-1]
-        self.state.spent[-1] = last.model_copy(update={"seconds": last.seconds + seconds})
+        # Of a cycle that goes on a day later nothing is left there.
+        last = self.state.spent.pop() if self.state.spent else Spent(time=self._time())
+        self.state.spent.append(last.model_copy(update={"seconds": last.seconds + seconds}))
         day = self.now() - timedelta(hours=24)
         self.state.spent = [
             one for one in self.state.spent if datetime.fromisoformat(one.time) > day
@@ -371,7 +392,9 @@ class Look:
     def _due(self, last: str, every: str) -> bool:
         if not last:
             return True
-        return self.now() - datetime.fromisoformat(last) >= timedelta(seconds=parse_duration(every))
+        gone = self.now() - datetime.fromisoformat(last)
+        # Less than none: by a clock that was set back since.
+        return not timedelta(0) <= gone < timedelta(seconds=parse_duration(every))
 
     def _time(self) -> str:
         return self.now().isoformat(timespec="seconds")

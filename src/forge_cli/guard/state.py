@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forge_cli.core.errors import Busy, ForgeError
 from forge_cli.core.jsonl import write_json
-from forge_cli.guard.records import Cycle, Drift, Kept
+from forge_cli.guard.records import Cycle, Drift, Kept, Outcome
 
 K = TypeVar("K", bound=Kept)
 Phase = Literal["begun", "trained", "judged", "passed", "exported", "deployed"]
@@ -176,9 +176,14 @@ class Guarded:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def cycles(self) -> list[Cycle]:
-        """The history, the oldest first; of a cycle that was written twice the last line."""
-        return list({one.id: one for one in _read(self._file(Cycle), Cycle)}.values())
+    def cycles(self, outcome: Outcome | None = None) -> list[Cycle]:
+        """The history, the oldest first; of a cycle that was written twice the last line.
+
+        Args:
+            outcome: only those that ended so.
+        """
+        found = {one.id: one for one in _read(self._file(Cycle), Cycle)}.values()
+        return [one for one in found if outcome in (None, one.outcome)]
 
     def drifts(self) -> list[Drift]:
         """Each measurement, the oldest first."""
