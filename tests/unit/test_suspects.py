@@ -9,6 +9,7 @@ import pytest
 
 from forge_cli import mine
 from forge_cli.core.records import Chunk, Verdict
+from forge_cli.mine.grammar import parse
 from forge_cli.pipeline.update import changes, suspects
 
 HEAD = '"""Orders."""\n\nimport os\n\n\n'
@@ -86,3 +87,18 @@ def test_what_is_wrong_with_a_file(repo: Path, name: str) -> None:
     found = suspects(old, now, changes(old, now), left_out)
     assert {one.check for one in found} == expected
     assert all(one.path == "orders.py" and one.reason for one in found)
+
+
+PLAIN = "class A {\n public:\n  int size() { return 1; }\n};\n\nint twice(int a) { return 2 * a; }\n"
+MACRO = PLAIN.replace("class A", "class FORGE_API(1) A").replace("int twice", "BEGIN_C\nint twice")
+
+
+@pytest.mark.parametrize(("after", "expected"), [(MACRO, set()), (PLAIN[:-20], {"syntax"})])
+def test_a_macro_is_no_damage(tmp_path: Path, after: str, expected: set[str]) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / "a.cpp").write_text(PLAIN)
+    old, _ = mined(tmp_path)
+    (tmp_path / "a.cpp").write_text(after)
+    now, left_out = mined(tmp_path)
+    assert parse(after.encode(), "cpp", calls=False)[0].has_error
+    assert {one.check for one in suspects(old, now, changes(old, now), left_out)} == expected

@@ -6,9 +6,11 @@ No check of rows can see these: what a broken or lying file says is quoted from 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from forge_cli.core.records import Chunk, Verdict
 from forge_cli.core.words import words_of
@@ -17,6 +19,8 @@ from forge_cli.pipeline.update.lineage import name_of
 
 # Why the miner leaves a file out that it took before.
 _DAMAGED = {"binary", "encoding", "minified", "parse", "hang", "crash"}
+# Sound code has errors in these: a grammar does not know what a macro stands for.
+_MACROS = {"c", "cpp", "objc"}
 _LEAST_DEFINITIONS = 4
 # Documentation this little alike (Jaccard, of words) was written anew.
 _ALIKE = 0.3
@@ -48,7 +52,8 @@ def suspects(
     """Files that were sound in `old` and are doubtful in `now`, by path.
 
     damaged: it was mined, and is binary, minified or not to be parsed now. syntax: its syntax
-    tree has errors and had none. vanished: more than half of its definitions are gone, and the
+    tree has errors and had none (C, C++: and brackets are not closed, as a macro that no grammar
+    can know is an error too). vanished: more than half of its definitions are gone, and the
     file is not. documentation: half of what is documented in it, and three definitions at least,
     got other documentation beside the same code, or names parameters that are not there.
     before: it was suspicious when `old` was mined, and is as it was then.
@@ -100,7 +105,21 @@ def _is_broken(file: Sequence[Chunk]) -> bool:
         root, _ = parse("".join(c.text for c in file).encode(), file[0].language, calls=False)
     except ValueError:
         return True
+    if root.has_error and file[0].language in _MACROS:
+        return not _is_balanced(root)
     return bool(root.has_error)
+
+
+def _is_balanced(root: Any) -> bool:
+    """Whether as many brackets are closed as are opened, of those that stand in the text."""
+    counts: Counter[str] = Counter()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        waiting += node.children
+        if not node.is_missing:
+            counts[node.type] += 1
+    return all(counts[one] == counts[other] for one, other in ("()", "[]", "{}"))
 
 
 def _vanished(
