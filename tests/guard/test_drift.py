@@ -149,6 +149,16 @@ def test_what_was_deleted_is_not(guarded: Guarded, trained: Trained) -> None:
     assert measure(guarded, trained.deployed, NEVER, trained.s).suspicious == []
 
 
+def test_a_damaged_file_that_is_deleted_is_mended(guarded: Guarded, trained: Trained) -> None:
+    # The same is mined of either, so that the history must not answer for one with the other.
+    (guarded.repository / "m03.py").write_bytes(b"\0\0\0")
+    damaged = measure(guarded, trained.deployed, NEVER, trained.s)
+    assert damaged.suspicious
+    remember(guarded, damaged)
+    (guarded.repository / "m03.py").unlink()
+    assert not measure(guarded, trained.deployed, NEVER, trained.s).suspicious
+
+
 def test_new_and_old_rows_are_of_the_same_kinds() -> None:
     def row(number: int, kind: str, path: str) -> Example:
         origin = Origin(kind=kind, chunk=path, path=path)

@@ -25,6 +25,7 @@ from forge_cli.guard.state import Deployed, Guarded
 from forge_cli.pipeline import mine_chunks
 from forge_cli.pipeline.update import Changes, Suspect, changes, settings_of, suspects
 from forge_cli.pipeline.update.lineage import read_plan
+from forge_cli.pipeline.update.suspects import DAMAGED
 
 ROWS, ANSWERS = 24, 8
 # Which doubts refuse an update. What vanished may have been deleted (in httpx it was), and
@@ -68,7 +69,7 @@ def measure(
     left_out: list[Verdict] = []
     s = then.s if then else settings
     now = b"".join(mine_chunks(guarded.repository, s, reporter, left_out.append).lines())
-    contents = hashlib.sha256(now).hexdigest()[:16]
+    contents = _hash(now, left_out)
     before = _before(guarded, deployed.run if deployed else "", contents)
     since = then.commit if then else ""
     wanted = bool(then and ask)
@@ -135,6 +136,12 @@ class _Then:
         commit = str(run.state["stages"].get("mine", {}).get("commit", ""))
         suspected = read_plan(run).get("suspected", {})
         return cls(run, settings_of(run).settings, file, commit, suspected)
+
+
+def _hash(mined: bytes, left_out: Sequence[Verdict]) -> str:
+    """16 hex digits of what was mined, and of which files are damaged: those are not in it."""
+    damaged = sorted(f"\0{v.check} {v.path}" for v in left_out if v.check in DAMAGED)
+    return hashlib.sha256(mined + "".join(damaged).encode()).hexdigest()[:16]
 
 
 def _before(guarded: Guarded, run: str, contents: str) -> Drift | None:

@@ -18,7 +18,7 @@ from forge_cli.pipeline.update.changes import Changes, is_code
 from forge_cli.pipeline.update.lineage import name_of
 
 # Why the miner leaves a file out that it took before.
-_DAMAGED = {"binary", "encoding", "minified", "parse", "hang", "crash"}
+DAMAGED = {"binary", "encoding", "minified", "parse", "hang", "crash"}
 # Sound code has errors in these: a grammar does not know what a macro stands for.
 _MACROS = {"c", "cpp", "objc"}
 _LEAST_DEFINITIONS = 4
@@ -66,7 +66,7 @@ def suspects(
     doubts = [
         Suspect(v.path, "damaged", f"it was mined before and is left out now: {v.reason}")
         for v in left_out
-        if v.path in was and v.check in _DAMAGED
+        if v.path in was and v.check in DAMAGED
     ]
     differing = {c.path for c in (*found.added, *found.gone, *(new for _, new in found.changed))}
     for path in sorted(differing & was.keys() & after.keys()):
