@@ -89,7 +89,9 @@ def test_what_is_wrong_with_a_file(repo: Path, name: str) -> None:
     assert all(one.path == "orders.py" and one.reason for one in found)
 
 
-PLAIN = "class A {\n public:\n  int size() { return 1; }\n};\n\nint twice(int a) { return 2 * a; }\n"
+PLAIN = (
+    "class A {\n public:\n  int size() { return 1; }\n};\n\nint twice(int a) { return 2 * a; }\n"
+)
 MACRO = PLAIN.replace("class A", "class FORGE_API(1) A").replace("int twice", "BEGIN_C\nint twice")
 
 
