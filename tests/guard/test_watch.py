@@ -296,3 +296,10 @@ def test_what_is_uncommitted_is_counted(a: Path, tmp_path: Path) -> None:
     git(a, "mv", ".gitignore", "moved")
     git(a, "mv", "moved", ".gitignore")
     assert uncommitted(a) == 2
+
+
+def test_a_change_of_the_folder_itself_is_one_of_it(a: Path) -> None:
+    watched = Watcher([a], debounce=1.0, every=NEVER, files=False)._watched[a]
+    watched.begin(1e9)
+    watched.note({a})  # it was removed, or its rights were changed
+    assert watched.is_due(0.0)

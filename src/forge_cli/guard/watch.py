@@ -231,7 +231,7 @@ class _Watched:
 
         Asked for one, git would tell nothing of all others.
         """
-        if not self.git_folders or folder == self.path:
+        if not self.git_folders or self.path not in folder.parents:
             return False
         if folder not in known:
             own = folder.is_symlink() or (folder / ".git").exists()
