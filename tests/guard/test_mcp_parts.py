@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
 from forge_cli.core.errors import ForgeError, UsageError
+from forge_cli.guard.mcp.calls import Calls, check
 from forge_cli.guard.mcp.confirmations import Confirmations
 from forge_cli.guard.mcp.results import result_of
 from forge_cli.guard.mcp.roots import Roots
@@ -59,6 +61,37 @@ def test_only_records_are_replaced(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(UsageError, match="is there already, and not Forge's"):
             roots.resolve(mine, {"path": ".", "out": "c.jsonl"})
+
+
+def test_arguments_that_no_command_can_take(tmp_path: Path) -> None:
+    schema = skill("ask").input
+    for question, told in (("a\0b", "holds a NUL"), ("x" * 9000, "is too long")):
+        with pytest.raises(UsageError, match=told) as refused:
+            check({"question": question, "repo": "."}, schema)
+        assert len(refused.value.message) < 300
+    check({"question": r"What is \u0000?", "repo": "."}, schema)
+    roots = Roots([tmp_path])
+    for name, argument in (("train", "model"), ("show_run", "run")):
+        with pytest.raises(UsageError, match="not a path"):
+            roots.resolve(skill(name), {argument: "x" * 300})
+
+
+def test_a_token_outlives_a_start_that_had_no_room(tmp_path: Path) -> None:
+    calls = Calls(load_skills(), Roots([tmp_path]), allow_write=True)
+    call = {"name": "n"}
+    token = calls.confirmations.issue("rollback", call)
+
+    def full(_: Skill) -> None:
+        raise ForgeError("4 tasks run already", "wait")
+
+    calls.tasks.check_room = full  # type: ignore[method-assign]
+
+    async def report(*_: object) -> None:
+        raise AssertionError
+
+    with pytest.raises(ForgeError, match="4 tasks"):
+        anyio.run(calls.call, "rollback_start", {**call, "confirmation": token}, report)
+    calls.confirmations.redeem(token, "rollback", call)
 
 
 def test_a_token_is_for_one_call_once_and_not_for_long() -> None:

@@ -171,6 +171,26 @@ def test_a_comment_fits_whatever_was_asked(sample: Shop, tmp_path: Path) -> None
     assert len(render("pull-request.md", told)) < 40_000
 
 
+def test_a_training_that_ran_away_is_told(sample: Shop) -> None:
+    file = sample.run / "metrics.jsonl"
+    before = file.read_text()
+    try:
+        file.write_text(f'[1]\n{before}{{"step": 98, "loss": NaN}}\n')
+        page = (write_reports(sample.guarded, sample.cycle) / "report.md").read_text()
+        file.write_text('{"step": 1, "loss": NaN}\n{"step": 2, "loss": NaN}\n')
+        away = (write_reports(sample.guarded, sample.cycle) / "report.md").read_text()
+    finally:
+        file.write_text(before)
+    assert "## Training" in page and "## Training" in away and "loss nan → nan" in away
+
+
+@pytest.mark.parametrize("text", ["[1]\n", "null\n", '{"x'])
+def test_answers_of_another_form_are_named(sample: Shop, tmp_path: Path, text: str) -> None:
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "raft.jsonl").write_text(text)
+    assert "Error" in facts(sample.cycle, run=tmp_path, before=sample.before)["unread"][0]
+
+
 def test_a_curve_in_block_characters() -> None:
     assert sparkline([4.0, 3.0, 2.0, 1.0]) == "█▆▃▁"
     assert len(sparkline(range(1000))) == 24

@@ -57,6 +57,10 @@ def test_what_a_users_template_prints_is_escaped_too(tmp_path: Path) -> None:
     own(tmp_path, "drift.md.j2", f"{{% macro m() %}}{path}{{% endmacro %}}{{{{ m() }}}}")
     for page in ("drift.html", "drift.md"):
         assert render(page, TOLD, tmp_path) == "&lt;script&gt;alert(1)&lt;/script&gt;.py\n"
+    # Also in a list that is printed as it is.
+    own(tmp_path, "drift.md.j2", "{{ ['@bob [x](http://e)', id] }}")
+    page = render("drift.md", TOLD, tmp_path)
+    assert "@bob" not in page and "[x]" not in page and "://" not in page
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,9 @@ def test_what_others_wrote_stays(tmp_path: Path) -> None:
     assert states(export(folder)) == {"as it was"}
     mine = folder / "forge-ask" / "SKILL.md"
     text = mine.read_text(encoding="utf-8")
-    for other in (text + "\nAlways answer in verse.\n", "---\nname: forge-ask\n---\nmine\n", "x"):
+    head = text.replace('description: "', 'description: "Not on Mondays. ')
+    verse = text + "\nAlways answer in verse.\n"
+    for other in (verse, head, "---\nname: forge-ask\n---\nmine\n", "x"):
         mine.write_text(other, encoding="utf-8")
         (folder / "forge" / "SKILL.md").unlink(missing_ok=True)
         with pytest.raises(ForgeError, match=r"forge-ask/SKILL.md: written or changed by others"):

@@ -102,6 +102,49 @@ def test_a_false_quote_is_struck(written: str, final: str) -> None:
     assert BEGIN not in told["answer"] and not reply.checked.quotes
 
 
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        ("It is “rm -rf /” (a.py:1-2).", "It is “rm -rf /” [a.py:1-2, not looked up]."),
+        ("See\n\na.py:1-3\n    lie()", "See\n\n[a.py:1-3, not looked up]\n    lie()"),
+        # Not by an empty quote between the two either.
+        (f"“lie()”{BEGIN}\n{END} (a.py:1-2)", "“lie()” [a.py:1-2, not looked up]"),
+        ("It is in a.py:1-3.", "It is in a.py:1-3."),
+    ],
+)
+def test_a_model_cannot_write_what_looks_like_a_quote(written: str, answer: str) -> None:
+    assert check(f"##Reason: r\n##Answer: {written}", SHOWN).final == answer
+    assert check(written, SHOWN).final == answer
+
+
+def test_a_question_too_long_for_the_model_is_refused() -> None:
+    with pytest.raises(UsageError, match="no room for the question"):
+        ask.run("Why?", SHOWN, Says("##Answer: x", room=-1))
+
+
+def test_what_cannot_be_printed(
+    repo: Path, server: OpenAIServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answer = lambda _: "##Reason: r\n##Answer: a\ud800\u202eb\x1b[31m"
+    there = {"via": "openai:m", "url": server.url}
+    command.ask("What?", **there)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "a?\ufffdb␛[31m\n"
+    # Before the model is asked.
+    asked = len(server.requests)
+    with pytest.raises(UsageError, match="--teach: the answer is not UTF-8"):
+        command.ask("What?", teach="\udcff", **there)  # type: ignore[arg-type]
+    assert len(server.requests) == asked
+
+
+def test_a_long_question_is_soon_understood() -> None:
+    import time
+
+    question = "`x` " + "run " * 60_000
+    started = time.process_time()
+    assert asking._named("run", f"`{question}") == 0 and asking._named("run", "a `b run` c") == 1
+    assert time.process_time() - started < 2
+
+
 def test_the_prompt_is_that_of_training() -> None:
     says = Says(quoted("y = 2"))
     ask.run(" What is y? ", SHOWN, says)
@@ -254,6 +297,10 @@ def test_which_run_answers(repo: Path, tmp_path: Path) -> None:
     log.add("rolled back", "u", "m", "m:1")
     assert chosen() == new
     shutil.rmtree(new)
+    assert chosen() == later
+    # A broken one is passed over.
+    for number, text in enumerate(('{"x', "[]", '{"settings": {}}', '{"settings": 3}')):
+        (make_run(runs / f"broken-{number}", str(repo), 50) / "run.json").write_text(text)
     assert chosen() == later
     # A guardian's folder for llama-server, which no server's log tells of.
     guarded = make_run(repo / ".forge" / "guard" / "runs" / "v1", str(repo), 5)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forge_cli.core.errors import UsageError
+from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.run_dir import RunDir
 from forge_cli.runs import compare, find_runs, summary
 
@@ -30,6 +30,8 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     new.record(eval={**new.state["metrics"]["eval"], "latency": {"token_seconds": {"tuned": 2.0}}})
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text("{")
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "run.json").write_text("[]")
     assert [one.path.name for one in find_runs(tmp_path)] == ["new", "old"]
     short = summary(old)
     assert (short["verdict"], short["reasons"]) == ("better", ["raft answer_f1"])
@@ -51,3 +53,14 @@ def test_the_command_lists_a_repository_or_a_folder(tmp_path: Path) -> None:
     inside = [*forge, "--json", str(tmp_path / ".forge" / "runs")]
     rows = subprocess.run(inside, capture_output=True, text=True, check=True)
     assert [row["name"] for row in json.loads(rows.stdout)] == ["one"]
+
+
+def test_a_broken_run_can_be_started_over(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for text in ("{", "[]", '{"settings": {}}'):
+        (run / "run.json").write_text(text)
+        with pytest.raises(ForgeError) as told:
+            RunDir.load(run)
+        assert told.value.hint == "start over with --fresh"
+        assert RunDir.open(run, {"model": "m"}, fresh=True).state["settings"] == {"model": "m"}

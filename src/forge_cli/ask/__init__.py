@@ -72,12 +72,17 @@ def run(
             no room for all.
 
     Raises:
-        UsageError: the question is empty or not text. ForgeError: there is no answer.
+        UsageError: the question is empty, too long or not text. ForgeError: there is no answer.
     """
     question = checked_question(question)
     shown = list(found)
     messages = prompt(shown, question)
-    while len(shown) > 1 and not answerer.has_room(messages):
+    while not answerer.has_room(messages):
+        if len(shown) == 1:
+            raise UsageError(
+                f"{answerer.name} has no room for the question and a document",
+                "ask it in fewer words",
+            )
         shown.pop()
         messages = prompt(shown, question)
     if len(shown) < len(found):

@@ -122,7 +122,9 @@ class ServerAnswerer:
                 f"{self.name} at {self._teacher.url}: no answer: {found.error}",
                 "see that the server runs and has that model; --url names another address",
             )
-        return Written(found.text, found.completion_tokens, found.completion_tokens < MAX_ANSWER)
+        # JSON can hold halves of a character, which nothing can print.
+        text = found.text.encode("utf-8", "replace").decode()
+        return Written(text, found.completion_tokens, found.completion_tokens < MAX_ANSWER)
 
     def _ask(self, messages: list[Message]) -> Completion:
         answers: list[Completion] = []

@@ -40,8 +40,7 @@ def correct(reply: Reply, right: str) -> tuple[Preference, bool]:
     Raises:
         UsageError: it is empty, has a quote that is in no document shown, or is the model's own.
     """
-    if not right.strip():
-        raise UsageError("--teach: the answer is empty", "write the right answer, or - for stdin")
+    check_right(right)
     answer = _in_form(right, reply.documents)
     chosen = write_answer(answer)
     if chosen.strip() == reply.written.strip():
@@ -53,6 +52,20 @@ def correct(reply: Reply, right: str) -> tuple[Preference, bool]:
     origin = Origin(kind="correction", chunk=about, path=path)
     pair = Preference(messages=reply.messages, chosen=chosen, rejected=reply.written, origin=origin)
     return pair, bool(answer.quotes) or is_abstention(answer.final)
+
+
+def check_right(right: str) -> None:
+    """Refuse, before a model is asked, what no pair can be made of.
+
+    Raises:
+        UsageError: it is empty, or not text.
+    """
+    if not right.strip():
+        raise UsageError("--teach: the answer is empty", "write the right answer, or - for stdin")
+    try:
+        right.encode()
+    except UnicodeEncodeError:
+        raise UsageError("--teach: the answer is not UTF-8", "write it in UTF-8") from None
 
 
 def _in_form(right: str, shown: Sequence[Chunk]) -> Answer:

@@ -10,6 +10,12 @@ from forge_cli.core.answer_form import is_abstention, quote_spans
 from forge_cli.core.records import Chunk, Document
 
 _ANSWER = "##Answer:"
+# How quotes are shown: in a text, and as a block. A model's own words must not look so.
+_LIKENESS = re.compile(
+    r"(?P<within>[”\"'»]\s*)\((?P<place>[^()\n]*:\d+-\d+)\)"
+    r"|^(?P<head>[^\n]*:\d+-\d+)(?=[ \t]*\n[ \t])",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -61,14 +67,17 @@ def check(written: str, shown: Sequence[Chunk]) -> Checked:
     struck: list[str] = []
     parts = {"reason": "", "final": ""}
     into = "reason"
+    own = ""  # the model's words since the last quote
     for is_quote, text in quote_spans(written):
         if not is_quote:
             before, mark, after = text.partition(_ANSWER) if into == "reason" else (text, "", "")
-            parts[into] += before
+            own += before
             if mark:
-                into = "final"
-                parts[into] += after
+                parts[into] += _own_words(own)
+                into, own = "final", after
         elif text.strip():
+            parts[into] += _own_words(own)
+            own = ""
             found = locate(text, shown, parts[into])
             if found:
                 quotes.append(found)
@@ -76,6 +85,7 @@ def check(written: str, shown: Sequence[Chunk]) -> Checked:
             else:
                 struck.append(text)
                 parts[into] += f"\n{strike(text)}"
+    parts[into] += _own_words(own)
     if into == "reason":  # a model that does not know the form
         parts = {"reason": "", "final": parts["reason"]}
     reason = parts["reason"].removeprefix("##Reason:").strip()
@@ -87,6 +97,14 @@ def check(written: str, shown: Sequence[Chunk]) -> Checked:
 def strike(text: str) -> str:
     """How a quote is shown that is none."""
     return f"[not in the documents: “{text.strip()}”]"
+
+
+def _own_words(text: str) -> str:
+    """A model's words, where they look like a quote with its place: nobody looked that up."""
+    return _LIKENESS.sub(
+        lambda found: f"{found['within'] or ''}[{found['place'] or found['head']}, not looked up]",
+        text,
+    )
 
 
 def locate(quote: str, shown: Sequence[Chunk], reason: str = "") -> Located | None:

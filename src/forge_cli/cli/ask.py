@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,9 @@ from forge_cli.cli._output import Output
 if TYPE_CHECKING:
     from forge_cli.ask import Reply
     from forge_cli.pipeline.asking import Asked
+
+
+_TURNS = re.compile(r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def ask(
@@ -47,7 +51,12 @@ def ask(
     """
     output = Output(json_lines=json_lines, quiet=quiet)
     s = settings({}).settings
-    right = sys.stdin.read() if teach == "-" else teach
+    right = teach
+    if teach is not None:
+        from forge_cli.ask.correction import check_right
+
+        right = sys.stdin.buffer.read().decode(errors="surrogateescape") if teach == "-" else teach
+        check_right(right)
     from forge_cli.pipeline.asking import ask as put
 
     asked = put(question, s, repo=repo, run=run, via=via, url=url, count=documents, reporter=output)
@@ -78,10 +87,10 @@ def _as_text(reply: Reply) -> str:
 
 
 def _visible(text: str) -> str:
-    """Without control characters, which a terminal would obey."""
+    """Without what a terminal would obey: control characters, and turns of the direction."""
     return "".join(
         chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c
-        for c in text.replace("\r\n", "\n")
+        for c in _TURNS.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
         if not 0x7F <= ord(c) < 0xA0
     )
 

@@ -53,7 +53,7 @@ class RunDir:
         if fresh and path.exists():
             if not (path / "run.json").exists():
                 raise UsageError(f"{path}: not a run directory", "--fresh only clears a run")
-            with cls.load(path).locked():
+            with cls(path, {}).locked():  # also one whose run.json is broken
                 shutil.rmtree(path)
         if (path / "run.json").exists():
             run = cls.load(path)
@@ -96,7 +96,10 @@ class RunDir:
             raise ForgeError(
                 f"{file}:{error.lineno}: {error.msg}", "start over with --fresh"
             ) from None
-        return cls(path, state)
+        known = ("settings", "stages", "metrics")
+        if not isinstance(state, dict) or not all(isinstance(state.get(k), dict) for k in known):
+            raise ForgeError(f"{file}: not what Forge writes there", "start over with --fresh")
+        return cls(path, {"source": "", "files": [], **state})
 
     def _must_match(self, settings: Mapping[str, Any], source: str) -> None:
         before = self.state["settings"]

@@ -117,7 +117,10 @@ def _named(symbol: str, question: str) -> int:
     if "." in symbol and re.search(rf"(?<![\w.]){re.escape(symbol)}(?!\w)", question):
         return 2
     # `run` and run() are names; the word alone may be a word.
-    sure = rf"`[^`]*\b{re.escape(last)}\b[^`]*`|(?<!\w){re.escape(last)}\("
+    sure = rf"(?<!\w){re.escape(last)}\("
+    # Between any two backticks; one expression for all of it takes time by the square.
+    if any(re.search(rf"\b{re.escape(last)}\b", part) for part in question.split("`")[1:-1]):
+        return 1
     if "_" in last.strip("_") or not last.islower():
         sure = rf"(?<!\w){re.escape(last)}(?!\w)"
     return int(bool(re.search(sure, question)))
@@ -196,7 +199,10 @@ def _trained(top: Path) -> Iterator[tuple[float, RunDir]]:
 
 
 def _is_of(folder: Path, top: Path) -> bool:
-    repository = repository_of(RunDir.load(folder))
+    try:
+        repository = repository_of(RunDir.load(folder))
+    except ForgeError:  # a broken run is no answer, and no reason to give none
+        return False
     return repository is not None and top_of(repository) == top
 
 

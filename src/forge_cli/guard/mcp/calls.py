@@ -23,6 +23,7 @@ Report = Callable[[float, float | None, str], Awaitable[None]]
 
 _PREVIEW = 45.0  # seconds; a client gives up on a call after 60
 _LOOK = 0.05  # seconds between looks at a command
+_TOLD = 200  # characters of what is wrong with an argument
 _SHOWN = 20  # elements of a list in a plan
 
 
@@ -64,6 +65,7 @@ class Calls:
         if skill.confirm and token is None:
             return await self._ask(skill, resolved)
         if skill.confirm:
+            self.tasks.check_room(skill)  # before the token is used up
             self.confirmations.redeem(token, skill.name, resolved)
         task = self.tasks.start(skill, resolved)
         if not skill.long:
@@ -165,8 +167,14 @@ def check(arguments: dict[str, Any], schema: dict[str, Any]) -> None:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
+    for name, value in arguments.items():
+        if any("\0" in str(one) for one in (value if isinstance(value, list) else [value])):
+            raise UsageError(
+                f"{name}: holds a NUL character", "no command can take it; leave it out"
+            )
     fault = best_match(Draft202012Validator(schema).iter_errors(arguments))
     if fault is not None:
         where = ".".join(map(str, fault.absolute_path)) or "arguments"
         known = ", ".join(schema["properties"]) or "none"
-        raise UsageError(f"{where}: {fault.message}", f"the arguments are: {known}")
+        told = fault.message if len(fault.message) < _TOLD else f"… {fault.message[-_TOLD:]}"
+        raise UsageError(f"{where}: {told}", f"the arguments are: {known}")

@@ -49,6 +49,7 @@ class Roots:
         """One path of the argument `name`, resolved."""
         try:
             found = (self.first / value).resolve()
+            found.exists()  # OSError: no path of this system, such as one that is too long
         except (ValueError, OSError, RuntimeError):
             raise UsageError(f"{name}: not a path", "name a file below the root") from None
         if not any(found.is_relative_to(folder) for folder in self.folders):
@@ -61,7 +62,7 @@ class Roots:
 
     def _model(self, name: str, value: str) -> str:
         named = _MODEL.fullmatch(value) and not value.endswith(".gguf")
-        if named and not (self.first / value).exists():
+        if named and not self.path(name, value).exists():
             return value
         return str(self.path(name, value))
 

@@ -203,8 +203,8 @@ class Tasks:
         self._tasks: dict[str, Task] = {}
         self._made = 0
 
-    def start(self, skill: Skill, arguments: Mapping[str, Any]) -> Task:
-        """Start a skill's command.
+    def check_room(self, skill: Skill) -> None:
+        """Refuse to start a skill while too many run; what is short is always let in.
 
         Raises:
             ForgeError: too many run already.
@@ -215,6 +215,14 @@ class Tasks:
                 f"{len(running)} tasks run already: {', '.join(running)}",
                 "wait for one with task_status, or end one with task_cancel",
             )
+
+    def start(self, skill: Skill, arguments: Mapping[str, Any]) -> Task:
+        """Start a skill's command.
+
+        Raises:
+            ForgeError: too many run already.
+        """
+        self.check_room(skill)
         self._made += 1
         task = Task(f"{skill.name}-{self._made}", skill, dict(arguments), self._folder)
         over = [name for name, one in self._tasks.items() if one.state() != "running"]

@@ -66,6 +66,8 @@ def html_code(text: str) -> Markup:
 
 def for_markdown(value: object) -> object:
     """What a Markdown template prints for a value; markup stays as it is."""
+    if isinstance(value, list | tuple | dict):
+        return markdown(str(value))
     return markdown(value) if isinstance(value, str) and not _is_markup(value) else value
 
 

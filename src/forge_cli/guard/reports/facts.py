@@ -145,7 +145,7 @@ def _kept_going(unread: list[str]) -> Iterator[None]:
         yield
     except ForgeError as error:
         unread.append(error.message)
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         unread.append(f"{type(error).__name__}: {error}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,7 @@ def losses(steps: Sequence[dict[str, Any]]) -> list[float]:
 
 def sparkline(values: Sequence[float]) -> str:
     """The values, of many every so manyth, as block characters from the least to the most."""
+    values = [value for value in values if math.isfinite(value)]  # a training that ran away
     if len(values) < 2:
         return ""
     if len(values) > BARS:

@@ -12,7 +12,7 @@ import yaml
 
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.jsonl import atomic_file
-from forge_cli.guard.skills.page import WRITER, agents_block, digest_of, skill_page
+from forge_cli.guard.skills.page import DIGEST, WRITER, agents_block, digest_of, skill_page
 from forge_cli.guard.skills.skill import Skills
 
 BEGIN, END = "<!-- forge skills: begin -->", "<!-- forge skills: end -->"
@@ -87,9 +87,9 @@ def _own(text: str) -> bool:
     if not found:
         return False
     try:
-        head = yaml.safe_load(found[1])
-        told = head["metadata"]
-        return bool(told["written-by"] == WRITER and told["body-sha256"] == digest_of(found[2]))
+        told = yaml.safe_load(found[1])["metadata"]
+        head, _, digest = found[1].rpartition(f"\n{DIGEST}")
+        return told["written-by"] == WRITER and digest == f'"{digest_of(head, found[2])}"'
     except (yaml.YAMLError, TypeError, KeyError):
         return False
 

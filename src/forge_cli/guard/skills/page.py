@@ -14,13 +14,14 @@ from typing import Any
 from forge_cli.guard.skills.command import fill, parse, usage
 from forge_cli.guard.skills.skill import Folder, Skill, Skills
 
+DIGEST = "  sha256: "  # the last line of the head
 WRITER = "forge skills export"
 COMPATIBILITY = "Needs the command forge (forge-cli), on macOS (Apple Silicon) or Linux x86-64."
 
 
-def digest_of(body: str) -> str:
-    """16 hex digits of a SKILL.md's body, by which later changes are seen."""
-    return hashlib.sha256(body.encode()).hexdigest()[:16]
+def digest_of(head: str, body: str) -> str:
+    """16 hex digits of a SKILL.md without its own line, by which later changes are seen."""
+    return hashlib.sha256(f"{head}\n{body}".encode()).hexdigest()[:16]
 
 
 def skill_page(folder: Folder, skills: Skills) -> str:
@@ -37,7 +38,7 @@ def skill_page(folder: Folder, skills: Skills) -> str:
     # JSON strings are YAML strings, whatever is in them.
     head = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
     head += ["metadata:", f"  written-by: {json.dumps(WRITER)}"]
-    head += [f"  body-sha256: {json.dumps(digest_of(body))}"]
+    head += [f"{DIGEST}{json.dumps(digest_of(chr(10).join(head), body))}"]
     return "\n".join(["---", *head, "---", "", body])
 
 

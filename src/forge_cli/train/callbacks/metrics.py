@@ -61,7 +61,7 @@ def read_rows(out: Path) -> list[dict[str, Any]]:
             rows.append(json.loads(line))
         except ValueError:
             continue
-    return rows
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def _write(out: Path, rows: list[dict[str, Any]]) -> None:
