@@ -49,6 +49,16 @@ def test_lines_that_only_shift_are_no_change(tmp_path: Path) -> None:
     assert found.share == pytest.approx(1 / 6)
 
 
+def test_lines_that_end_otherwise_are_no_change(tmp_path: Path) -> None:
+    old = mined(tmp_path, FILES)
+    for file in tmp_path.iterdir():
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    now = list(mine.run(tmp_path, max_chars=200))
+    assert all("\r\n" in chunk.text for chunk in now)
+    found = changes(old, now)
+    assert found.share == 0 and len(found.unchanged) == len(now) == len(old)
+
+
 def test_each_kind_of_change_is_told_apart(tmp_path: Path) -> None:
     moved = "def one(x):\n    return x + 1\n"
     found = compare(

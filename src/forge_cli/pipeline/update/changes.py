@@ -91,8 +91,9 @@ def changes(old: Sequence[Chunk], now: Sequence[Chunk]) -> Changes:
 
 
 def plain(text: str) -> str:
-    """A text as it is compared: which blank lines stand around it depends on its neighbours."""
-    return text.strip()
+    """A text as it is compared: which blank lines stand around it depends on its neighbours, and
+    how its lines end on the checkout."""
+    return text.replace("\r\n", "\n").strip()
 
 
 def is_code(chunk: Chunk) -> bool:
