@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from forge_cli.core.config import Resolved, resolve
 from forge_cli.core.events import SILENT
-from forge_cli.core.jsonl import write_records
+from forge_cli.core.jsonl import read_records, write_records
 from forge_cli.core.records import Message, Origin, Preference
 from forge_cli.core.run_dir import RunDir
 from forge_cli.evaluate.sides import SideSpec, open_side
 from forge_cli.pipeline import train
 from forge_cli.pipeline.update import learn_corrections
+from forge_cli.pipeline.update.corrections import latest, unshown
 from tiny_train import examples, save_model
 
 PROMPT = [Message(role="user", content="What is the limit?")]
@@ -79,3 +81,31 @@ def test_too_few_wait(trained: tuple[RunDir, Resolved, Path], pairs: int) -> Non
         write_records([pair(0)], repo / ".forge" / "corrections.jsonl")
     assert learn_corrections(run, repo, resolved.settings, SILENT) == pairs
     assert (run.path / "adapters/adapters.safetensors").read_bytes() == adapters
+
+
+def asked(question: str, chosen: str, split: Literal["train", "valid"], text: str) -> Preference:
+    content = f"[1] a.py: f\n{text}\n\nQuestion: {question}"
+    messages = [Message(role="user", content=content)]
+    return pair(0).model_copy(update={"messages": messages, "chosen": chosen, "split": split})
+
+
+def test_the_last_answer_to_a_question_counts_and_what_was_shown_is_not_judged(
+    tmp_path: Path,
+) -> None:
+    run = RunDir.open(tmp_path / "run", {}, source=str(tmp_path))
+    first, second = examples()[0], examples()[-1]
+    shown = next(d.text for d in first.documents if d.oracle)
+    given = [
+        asked("a?", "one", "train", shown), asked("b?", "two", "valid", "x"),
+        asked("a?", "three", "train", "y = 1"), asked("c?", "four", "train", "z"),
+        asked("b?", "five", "train", "x"),
+    ]  # fmt: skip
+    file = tmp_path / ".forge" / "corrections.jsonl"
+    file.parent.mkdir()
+    write_records(given, file)
+    kept = latest(read_records(file, Preference))
+    assert [one.chosen for one in kept] == ["three", "four", "five"]
+    assert {one.split for one in kept} == {"train", "valid"}, "both are needed"
+    assert unshown(run, [first, second]) == [first, second], "nothing is learned yet"
+    write_records(given, run.file("data", "corrections.jsonl"))
+    assert unshown(run, [first, second]) == [second]

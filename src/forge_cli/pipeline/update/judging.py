@@ -13,6 +13,7 @@ from forge_cli.core.events import SILENT, Reporter
 from forge_cli.core.jsonl import read_records
 from forge_cli.core.records import Example
 from forge_cli.core.run_dir import RunDir
+from forge_cli.pipeline.update.corrections import unshown
 from forge_cli.pipeline.update.lineage import read_plan
 
 # Named before anything is measured, and so corrected among themselves.
@@ -30,7 +31,8 @@ def judge_update(
     """Compare an updated run with the one that is deployed, row by row; once.
 
     `new` are the held-out rows about code that neither has been trained on, `old` the test rows
-    about code that did not change. Kept in run.json under metrics.update, for
+    about code that did not change; neither are what a learned
+    correction showed. Kept in run.json under metrics.update, for
     `evaluate.gates.failing`; every answer stands in eval/update/.
 
     Args:
@@ -60,10 +62,11 @@ def judge_update(
             reporter.note(f"{run.path}: already judged against {base.path}")
             found: dict[str, dict[str, Any]] = run.state["metrics"]["update"]
             return found
-        rows = list(read_records(run.path / "data" / "examples.jsonl", Example))
+        examples = read_records(run.path / "data" / "examples.jsonl", Example)
+        rows = unshown(run, [row for row in examples if row.split == "test"])
         about_new = set(plan["new"])
-        new = [row for row in rows if row.split == "test" and row.id in about_new]
-        old = [row for row in rows if row.split == "test" and row.id not in about_new]
+        new = [row for row in rows if row.id in about_new]
+        old = [row for row in rows if row.id not in about_new]
         found = {"new": {}, "old": {}}
         if new or old:
             # Without training rows no kind of question counts as one that was never trained on.
