@@ -278,6 +278,13 @@ def test_after_a_refusal_more_drift_is_waited_for(share: float, held: bool) -> N
     assert said(decision)["refused"] == (held, text) and decision.held == held
 
 
+@pytest.mark.parametrize("refused, share", [(0.97, 0.985), (1.0, 1.0)])
+def test_a_refusal_of_nearly_all_can_end(refused: float, share: float) -> None:
+    waits = decided(found=drift(share=refused - 0.01), refused="another", refused_share=refused)
+    tried = decided(found=drift(share=share), refused="another", refused_share=refused)
+    assert waits.held and tried.go
+
+
 def test_a_model_that_could_not_be_served_is_not_trained() -> None:
     told = "no Ollama server at http://127.0.0.1:1: start it, or deploy to: directory"
     decision = decide(

@@ -251,7 +251,9 @@ def _of_the_code(config: GuardConfig, drift: Drift, state: State) -> Iterator[Re
         yield Reason(rule="refused", says=True, text=text)
     elif state.refused_share and config.retrain_when.drift is not None:
         # Nearly the same code would give nearly the same model.
-        wanted = state.refused_share + config.retrain_when.drift / 2
+        # Nor is there more drift than all.
+        step = min(config.retrain_when.drift, 1 - state.refused_share) / 2
+        wanted = state.refused_share + step
         text = f"a model was refused at drift {state.refused_share:.3g}: the next one is tried at "
         yield Reason(rule="refused", says=drift.share < wanted, text=f"{text}{wanted:.3g}")
     if drift.suspicious:
