@@ -133,10 +133,11 @@ def _place_files(past: Lineage, askable: Sequence[Chunk], s: Settings) -> dict[s
     for name, splits in drawn.items():
         resembled.setdefault(groups.find(name), set()).update(splits)
     found: dict[str, Split] = {}
-    for path in dict.fromkeys(chunk.path for chunk in fresh):
+    leads: dict[str, str] = {}
+    for path in sorted({chunk.path for chunk in fresh}):
         group = groups.find(path)
-        members = min(p for p in groups.members(group) if not p.startswith("\0"))
-        found[path] = _most_guarded(resembled.get(group, set())) or _draw(members, s)
+        name = leads.setdefault(group, path)
+        found[path] = _most_guarded(resembled.get(group, set())) or _draw(name, s)
     return found
 
 
@@ -207,6 +208,3 @@ class _Groups:
     def join(self, one: str, other: str) -> None:
         a, b = self.find(one), self.find(other)
         self._parent[max(a, b)] = min(a, b)
-
-    def members(self, root: str) -> list[str]:
-        return [name for name in list(self._parent) if self.find(name) == root]
