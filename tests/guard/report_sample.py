@@ -101,6 +101,7 @@ def drift(share: float = 0.31, **changes: Any) -> Drift:
         "symbols": 120, "added": 14, "changed": 21, "gone": 2, "moved": 3, "share": share,
         "paths": [*HOSTILE, "src/shop/cart.py"], "tags": ["v2.0|rc"],
         "suspicious": ["data.bin.py: 4 KB of <zeros> | no text"], "corrections": 3,
+        "to_read": ["src/shop/cart.py: Cart.add <documents> parameters that are not there"],
         "new_rows": 24, "old_rows": 24, "new_loss": 1.21, "old_loss": 0.34,
         "new_score": 0.41, "old_score": 0.88,
     }  # fmt: skip

@@ -11,6 +11,7 @@ from forge_cli import mine
 from forge_cli.core.records import Chunk, Verdict
 from forge_cli.mine.grammar import parse
 from forge_cli.pipeline.update import changes, suspects
+from forge_cli.pipeline.update.suspects import doubtful_docs
 
 HEAD = '"""Orders."""\n\nimport os\n\n\n'
 DOCS = [
@@ -87,6 +88,27 @@ def test_what_is_wrong_with_a_file(repo: Path, name: str) -> None:
     found = suspects(old, now, changes(old, now), left_out)
     assert {one.check for one in found} == expected
     assert all(one.path == "orders.py" and one.reason for one in found)
+
+
+def test_few_lies_refuse_nothing_and_are_named(repo: Path) -> None:
+    old, _ = mined(repo)
+    (repo / "orders.py").write_text(code([LIES[0], *DOCS[1:]]))
+    other = (
+        'def other(a):\n    """Give it back.\n\n    :param colour: of it.\n    """\n    return a\n'
+    )
+    (repo / "other.py").write_text(other)
+    now, left_out = mined(repo)
+    found = changes(old, now)
+    assert suspects(old, now, found, left_out) == []
+    assert doubtful_docs(found) == [
+        "orders.py: job_0 has other documentation on the same code",
+        "other.py: other documents parameters that are not there",
+    ]
+    (repo / "orders.py").write_text(code(LIES))
+    now, left_out = mined(repo)
+    found = changes(old, now)
+    doubts = suspects(old, now, found, left_out)
+    assert doubts and len(doubtful_docs(found, doubts)) == 1, "its file is named as a whole"
 
 
 PLAIN = (

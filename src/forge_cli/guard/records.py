@@ -26,6 +26,7 @@ class Drift(Kept):
         symbols: definitions and texts in either state; share = (added + changed + gone) / symbols.
         paths: of what differs, sorted. tags: on commits since then.
         suspicious: what looks broken rather than new: "path: why".
+        to_read: documentation that may be false, too little to call its file broken: "path: why".
         corrections: answers that users corrected since the last retraining.
         run: of the deployed model. contents: hash of what was mined.
         asked: the deployed model was put questions; of too few rows nothing is told all the same.
@@ -45,6 +46,7 @@ class Drift(Kept):
     paths: list[str] = Field(default_factory=list)
     tags: list[str] = Field(default_factory=list)
     suspicious: list[str] = Field(default_factory=list)
+    to_read: list[str] = Field(default_factory=list)
     corrections: int = 0
     run: str = ""
     contents: str = ""

@@ -25,7 +25,7 @@ from forge_cli.guard.state import Deployed, Guarded
 from forge_cli.pipeline import mine_chunks
 from forge_cli.pipeline.update import Changes, Suspect, changes, settings_of, suspects
 from forge_cli.pipeline.update.lineage import read_plan
-from forge_cli.pipeline.update.suspects import DAMAGED
+from forge_cli.pipeline.update.suspects import DAMAGED, doubtful_docs
 
 ROWS, ANSWERS = 24, 8
 # Which doubts refuse an update. What vanished may have been deleted (in httpx it was), and
@@ -84,6 +84,7 @@ def measure(
         since=since,
         contents=contents,
         suspicious=_told(doubts, trained, found) if then else [],
+        to_read=doubtful_docs(found, doubts) if then else [],
         **_counted(found),
         **_surroundings(guarded, deployed, since),
     )

@@ -40,6 +40,7 @@ class DriftFields(Fields):
     share: float = Field(description="(added + changed + gone) / symbols")
     tags: list[str] = Field(description="on commits since then")
     suspicious: list[str] = Field(description="what looks broken rather than new: path: why")
+    to_read: list[str] = Field(description="documentation that may be false: path: why")
     corrections: int = Field(description="answers corrected since the last retraining")
     new_rows: int = Field(description="questions about new code that the deployed model was asked")
     old_rows: int = Field(description="questions about old code")

@@ -80,6 +80,25 @@ def suspects(
     return sorted(doubts, key=lambda one: (one.path, one.check))
 
 
+def doubtful_docs(found: Changes, doubts: Iterable[Suspect] = ()) -> list[str]:
+    """Definitions whose documentation may be false, as "path: why", sorted.
+
+    In a file that is doubted for it they are not named one by one; elsewhere they are too few
+    to leave it out, and only a reader can tell.
+    """
+    known = {doubt.path for doubt in doubts if doubt.check == "documentation"}
+    other = {new.id for old, new in found.changed if _is_rewritten(old, new)}
+    told = []
+    for chunk in (*found.added, *(new for _, new in found.changed)):
+        if chunk.path in known or not is_code(chunk):
+            continue
+        if chunk.id in other:
+            told.append(f"{chunk.path}: {chunk.symbol} has other documentation on the same code")
+        elif _is_false(chunk):
+            told.append(f"{chunk.path}: {chunk.symbol} documents parameters that are not there")
+    return sorted(told)
+
+
 def by_file(chunks: Iterable[Chunk]) -> dict[str, list[Chunk]]:
     """path → its chunks, in order; their texts put together are the file."""
     files: dict[str, list[Chunk]] = {}
