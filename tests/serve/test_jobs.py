@@ -396,7 +396,10 @@ def test_a_training_leaves_the_processor_to_the_server(alone: JobStore, tmp_path
         group = tmp_path / job.id / "process-group"
         until(alone, job.id, lambda _: group.exists() and bool(group.read_text()))
         pid = group.read_text()
-        assert Path(f"/proc/{pid}/autogroup").read_text().endswith("nice 10\n")
+        until(
+            alone, job.id,
+            lambda _: Path(f"/proc/{pid}/autogroup").read_text().endswith("nice 10\n"),
+        )  # fmt: skip
         assert Path(f"/proc/{pid}/stat").read_text().split()[18] == "10"
 
 

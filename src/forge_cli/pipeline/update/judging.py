@@ -31,9 +31,9 @@ def judge_update(
     """Compare an updated run with the one that is deployed, row by row; once.
 
     `new` are the held-out rows about code that neither has been trained on, `old` the test rows
-    about code that did not change; neither are what a learned
-    correction showed. Kept in run.json under metrics.update, for
-    `evaluate.gates.failing`; every answer stands in eval/update/.
+    about code that did not change; neither are what a learned correction showed. Kept in
+    run.json under metrics.update, for `evaluate.gates.failing`; every answer stands in
+    eval/update/.
 
     Args:
         base: the deployed run, the reference; `settings`: eval_rows, answer_rows, resamples, seed.

@@ -49,9 +49,9 @@ class _Runner:
         if self.stopped:
             return 130
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-        lower_session(self.process.pid)
-        # For the worker, should this process itself be killed.
+        # For the worker, should this process itself be killed; so before anything that may wait.
         Path(GROUP).write_text(str(self.process.pid), encoding="utf-8")
+        lower_session(self.process.pid)
         if self.stopped:  # between the question and the answer
             self._signal(signal.SIGINT)
         code = self.process.wait()
