@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from forge_cli.cli._guard_file import FILE, Config, read
 from forge_cli.cli._options import Json, Quiet, Verbose
 from forge_cli.cli._output import Output
 from forge_cli.cli.guard_look import add_to as add_looks
 from forge_cli.cli.guard_templates import templates
 
 if TYPE_CHECKING:
-    from forge_cli.guard.config import GuardConfig, Repository
     from forge_cli.guard.install import Kind, Plan
 
 app = typer.Typer(no_args_is_help=True, help="Keep a model up with its repository.")
 
-FILE = Path("guard.yaml")
-Config = Annotated[Path, typer.Option("-c", "--config", help="The file that says what is guarded.")]
 Kinds = Annotated[
     list[str] | None,
     typer.Option(
@@ -84,7 +82,7 @@ def run(
     from forge_cli.guard.state import Guarded
     from forge_cli.guard.watch import Watcher
 
-    found, file, folders = _read(config, needed=False)
+    found, file, folders = read(config, needed=False)
     watcher = Watcher(
         folders, debounce=parse_duration(found.watch.debounce),
         every=parse_duration(found.watch.every), files=found.watch.files, reporter=output,
@@ -116,7 +114,7 @@ def install(
     """
     from forge_cli.guard.install import plan_install
 
-    _, file, folders = _read(config)
+    _, file, folders = read(config, needed=True)
     kinds = _kinds(schedule, dry_run=dry_run)
     output = Output(json_lines=json_lines, quiet=quiet)
     plan = plan_install(file, folders, kinds)
@@ -195,17 +193,6 @@ def _kinds(chosen: list[str] | None, *, dry_run: bool) -> list[Kind]:
             why = f"not of {sys.platform}" if kind in get_args(Kind) else "no such thing"
             raise UsageError(f"--schedule {kind}: {why}", f"here there is {', '.join(may)}")
     return [kind for kind in may if kind in chosen] if chosen else own
-
-
-def _read(config: Path, *, needed: bool = True) -> tuple[GuardConfig, Path, dict[Path, Repository]]:
-    """What the file says, its absolute path, and each repository by its folder."""
-    from forge_cli.core.errors import UsageError
-    from forge_cli.guard.config import folders_of, read_config
-
-    if not config.exists() and (needed or config != FILE):
-        raise UsageError(f"{config}: no such file", "write one with: forge guard init")
-    found, file = read_config(config), config.absolute()
-    return found, file, folders_of(found, file)
 
 
 def _told(config: Path) -> str:

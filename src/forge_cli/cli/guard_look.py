@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from forge_cli.cli._guard_file import FILE, Config, read
 from forge_cli.cli._options import Json, Quiet, Verbose
 from forge_cli.cli._output import Output
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from forge_cli.guard.config import GuardConfig, Repository
 
-Config = Annotated[Path, typer.Option("-c", "--config", help="The file that says what is guarded.")]
 Place = Annotated[
     str, typer.Argument(help="One repository of it, by folder or name (default: each).")
 ]
-_FILE = Path("guard.yaml")
 _ACTED = ("deployed", "refused", "failed", "rolled back")
 
 
 def once(
     place: Place = "",
-    config: Config = _FILE,
+    config: Config = FILE,
     force: Annotated[
         bool, typer.Option("--force", help="Retrain whatever the rules say; gates still hold.")
     ] = False,
@@ -37,21 +38,13 @@ def once(
     Exits 3 if a gate refused the new model, 1 if it failed. Example: forge guard once
     """
     output = Output(json_lines=json_lines, quiet=quiet)
-    from forge_cli.core.errors import ForgeError
     from forge_cli.guard.cycle import look
     from forge_cli.guard.rules import in_words
 
     found, file, chosen = _read(config, place)
-    codes = []
-    for repository in chosen:
-        try:
-            cycle = look(found, file, repository, output, force=force)
-        except ForgeError as error:
-            if len(chosen) == 1:
-                raise
-            output.warn(f"{repository.path}: {error.message}; {error.hint}")
-            codes.append(error.exit_code)  # the others are looked at nevertheless
-            continue
+
+    def look_at(repository: Repository) -> int:
+        cycle = look(found, file, repository, output, force=force)
         if json_lines:
             print(cycle.model_dump_json())
         elif cycle.outcome in _ACTED:
@@ -60,15 +53,17 @@ def once(
             )
         elif cycle.decision:
             output.note(f"{cycle.name}: {in_words(cycle.decision)}")
-        codes.append({"refused": 3, "failed": 1}.get(cycle.outcome, 0))
+        return {"refused": 3, "failed": 1}.get(cycle.outcome, 0)
+
+    code = _each(chosen, look_at, output)
     output.next("forge guard status")
-    if any(codes):
-        raise typer.Exit(max(codes))
+    if code:
+        raise typer.Exit(code)
 
 
 def status(
     place: Place = "",
-    config: Config = _FILE,
+    config: Config = FILE,
     json_lines: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -78,22 +73,17 @@ def status(
     Loads no model and changes nothing. Example: forge guard status
     """
     output = Output(json_lines=json_lines, quiet=quiet)
-    from forge_cli.core.errors import ForgeError
     from forge_cli.guard.status import lines
     from forge_cli.guard.status import status as look_at
 
     found, file, chosen = _read(config, place)
-    code = 0
-    for repository in chosen:
-        try:
-            told = look_at(found, file, repository, _Warnings(output))
-        except ForgeError as error:
-            if len(chosen) == 1:
-                raise
-            output.warn(f"{repository.path}: {error.message}; {error.hint}")
-            code = max(code, error.exit_code)
-            continue
+
+    def show(repository: Repository) -> int:
+        told = look_at(found, file, repository, _Warnings(output))
         print(told.model_dump_json() if json_lines else "\n".join(lines(told)))
+        return 0
+
+    code = _each(chosen, show, output)
     output.next("forge guard once" if chosen else "forge guard init")
     if code:
         raise typer.Exit(code)
@@ -101,7 +91,7 @@ def status(
 
 def history(
     place: Place = "",
-    config: Config = _FILE,
+    config: Config = FILE,
     every: Annotated[bool, typer.Option("--all", help="Also looks that came to nothing.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Write the drift as a picture: FILE.svg.")
@@ -160,25 +150,37 @@ def _row(told: dict[str, Any]) -> list[str]:
     ]
 
 
+def _each(chosen: list[Repository], work: Callable[[Repository], int], output: Output) -> int:
+    """The highest exit code; a repository that fails keeps no other from being looked at."""
+    from forge_cli.core.errors import ForgeError
+
+    code = 0
+    for repository in chosen:
+        try:
+            code = max(code, work(repository))
+        except ForgeError as error:
+            if len(chosen) == 1:
+                raise
+            output.warn(f"{repository.path}: {error.message}; {error.hint}")
+            code = max(code, error.exit_code)
+    return code
+
+
 def _read(config: Path, place: str) -> tuple[GuardConfig, Path, list[Repository]]:
     """What the file says, its absolute path, and the repositories of it that are meant."""
     from forge_cli.core.errors import UsageError
-    from forge_cli.guard.config import folders_of, read_config
 
-    if not config.exists() and config != _FILE:
-        raise UsageError(f"{config}: no such file", "write one with: forge guard init")
-    if not config.exists() and Path(place).is_dir() and place:
-        config = Path(place) / _FILE
-    file, found = config.absolute(), read_config(config)
-    named = [(one, folder) for folder, one in folders_of(found, file).items()]
+    if place and config == FILE and not config.exists() and Path(place).is_dir():
+        config = Path(place) / FILE
+    found, file, folders = read(config, needed=False)
     if not place:
-        return found, file, [one for one, _ in named]
+        return found, file, list(folders.values())
     chosen = [
-        one for one, folder in named
+        one for folder, one in folders.items()
         if place == (one.name or folder.name) or Path(place).resolve() == folder
     ]  # fmt: skip
     if not chosen:
-        known = ", ".join(one.name or folder.name for one, folder in named)
+        known = ", ".join(one.name or folder.name for folder, one in folders.items())
         raise UsageError(f"{place}: not guarded by {config}", f"it guards: {known}")
     return found, file, chosen
 
