@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from forge_cli import __version__
+
 FORGE = [sys.executable, "-m", "forge_cli"]
 COMMANDS = [
     "mine", "raft", "validate", "train", "eval", "export", "deploy", "ask", "serve", "worker",
@@ -51,6 +53,11 @@ def fails(done: subprocess.CompletedProcess[bytes], code: int, *words: str) -> N
     assert [line.split(":")[0] for line in lines] == ["error", "hint"], error
     for word in words:
         assert word in error, error
+
+
+def test_the_version_is_told_without_a_command(tmp_path: Path) -> None:
+    told = forge("--version", cwd=tmp_path)
+    assert (told.returncode, told.stdout.decode().strip()) == (0, __version__)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
