@@ -13,6 +13,7 @@ from forge_cli.cli import guard_look as commands
 from forge_cli.core.errors import Busy, UsageError
 from forge_cli.guard.records import Cycle, Drift
 from forge_cli.guard.state import Guarded
+from forge_cli.models import llamacpp
 
 
 @pytest.fixture
@@ -48,7 +49,19 @@ def test_a_name_that_could_not_be_deployed_is_told_before_training(
     file = place / "guard.yaml"
     file.write_text(file.read_text().replace("name: mine", "name: my repo"))
     commands.status()
-    assert "holds  deploy.to: --name my repo: the model 'my repo' is not" in capsys.readouterr().out
+    assert "holds  deploy: --name my repo: the model 'my repo' is not" in capsys.readouterr().out
+
+
+def test_without_llama_cpp_nothing_is_trained_that_must_be_checked_by_it(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llamacpp, "wheel_root", lambda: None)
+    commands.status()
+    assert "holds  deploy: llama.cpp is not installed" in capsys.readouterr().out
+    file = place / "guard.yaml"
+    file.write_text(file.read_text() + "quality_gates: {parity: false}\n")
+    commands.status()
+    assert "llama.cpp is not installed" not in capsys.readouterr().out
 
 
 def test_once_that_is_held_back_trains_nothing(

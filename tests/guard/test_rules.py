@@ -291,5 +291,5 @@ def test_a_model_that_could_not_be_served_is_not_trained() -> None:
         config(), drift(), State(deployed=Deployed(run="runs/one")), ON_POWER, NOW, told
     )
     assert decision.wanted and decision.held and not decision.go
-    assert said(decision)["deploy.to"] == (True, told)
+    assert said(decision)["deploy"] == (True, told)
     assert next_look(decision, NOW) == NOW + ASK_AGAIN

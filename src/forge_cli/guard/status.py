@@ -14,7 +14,7 @@ from forge_cli.guard.drift import measure
 from forge_cli.guard.machine import look as look_at_machine
 from forge_cli.guard.records import Cycle, Decision, Drift, Kept
 from forge_cli.guard.rules import decide, in_words
-from forge_cli.guard.serving import target_of
+from forge_cli.guard.serving import hindrance, target_of
 from forge_cli.guard.state import Deployed, Guarded
 
 
@@ -57,8 +57,8 @@ def status(config: GuardConfig, file: Path, repository: Repository, reporter: Re
         guarded, state.deployed, config.retrain_when, settings, ask=False, reporter=reporter
     )
     machine, now = look_at_machine(guarded.repository), datetime.now().astimezone()
-    hindrance = target_of(config, guarded, settings).hindrance()
-    decision = decide(config, drift, state, machine, now, hindrance)
+    hindered = hindrance(config, target_of(config, guarded, settings))
+    decision = decide(config, drift, state, machine, now, hindered)
     acted = [one for one in guarded.cycles() if one.outcome not in ("nothing to do", "held")]
     return Status(
         repository=str(guarded.repository), name=guarded.name, guardian=guarded.guardian(),
