@@ -242,13 +242,25 @@ def test_without_changes_there_is_nothing_to_train(place: Path, tmp_path: Path) 
         update(RunDir.load(place / "base"), place / "repo", tmp_path / "run")
 
 
-def prepared(base: RunDir, repo: Path, folder: Path) -> RunDir:
+def prepared(base: RunDir, repo: Path, folder: Path, least: float = 0.0) -> RunDir:
     """The data of an update alone."""
     own = settings_of(base)
     run = RunDir.open(folder, own.identity(), own.origins, source=str(repo))
-    run.state["update"] = {"mode": "incremental", "replay": 1.0, "hold_share": 0.3}
+    how = {"mode": "incremental", "replay": 1.0, "hold_share": 0.3, "least_share": least}
+    run.state["update"] = how
     with_update(run, base, repo, own.settings, SILENT)
     return run
+
+
+def test_where_little_is_new_more_old_rows_are_replayed(place: Path, tmp_path: Path) -> None:
+    base = RunDir.load(place / "base")
+    full = len(rows(base.path, "train"))
+    few = prepared(base, place / "later", tmp_path / "few").state["update"]["counts"]
+    assert few["replayed"] == few["fresh"] < 0.4 * full, "one for each new one"
+    run = prepared(base, place / "later", tmp_path / "more", least=0.8)
+    counts = run.state["update"]["counts"]
+    assert counts["fresh"] == few["fresh"] and counts["replayed"] > few["replayed"]
+    assert len(rows(run.path, "train")) == round(0.8 * full)
 
 
 def test_a_poisoned_file_is_not_learned_until_it_is_mended(

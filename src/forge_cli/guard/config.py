@@ -123,6 +123,9 @@ class Retraining(_Section):
         0.5, description="from this drift on the base model is trained anew, below it goes on"
     )
     replay: float = Field(1.0, ge=0, description="old rows trained again for each new one")
+    least_share: Share = Field(
+        0.2, description="of a full training's rows, at least so many; old ones make up the rest"
+    )
     hold_share: Share = Field(
         0.3, description="of the changed files held out of this training, to judge it on"
     )

@@ -194,8 +194,8 @@ class Look:
             how = self.config.retraining
             update(
                 before, self.guarded.repository, path, resolved=self.resolved, replay=how.replay,
-                hold_share=how.hold_share, afresh=self._cycle.mode == "afresh",
-                fit=fit, reporter=self.reporter,
+                least_share=how.least_share, hold_share=how.hold_share, fit=fit,
+                afresh=self._cycle.mode == "afresh", reporter=self.reporter,
             )  # fmt: skip
             # After a first training nobody can have been answered by the model yet.
             learn_corrections(

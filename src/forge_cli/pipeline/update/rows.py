@@ -52,6 +52,7 @@ def assemble(
     s: Settings,
     *,
     replay: float,
+    least: int = 0,
     afresh: bool,
     reporter: Reporter,
 ) -> Rows:
@@ -59,6 +60,7 @@ def assemble(
 
     Args:
         asked: from `ask_anew`. replay: old training rows for each new one.
+        least: training rows that there should be, at least; old ones make up for what lacks.
     """
     rejected: list[Verdict] = []
     rows = _validated(asked, s, reporter, rejected)
@@ -67,7 +69,8 @@ def assemble(
     train = _unlike([row for row in rows if row.split == "train"], list(texts_of(test)), rejected)
     seen = list(texts_of([*past.trained, *train]))
     fresh_test = _untold([row for row in rows if row.split == "test"], seen, texts, rejected)
-    old = [] if afresh else _replayed(past, now, train, replay, s)
+    count = max(round(replay * len(train)), least - len(train))
+    old = [] if afresh else _replayed(past, now, train, count, s)
     fresh_valid = [row for row in rows if row.split == "valid"]
     # The first rows are validated on: as many of what is new as of what must not be forgotten.
     turns = zip_longest(fresh_valid, still_true(past.valid, now))
@@ -98,7 +101,7 @@ def _validated(
 
 
 def _replayed(
-    past: Lineage, now: Sequence[Chunk], fresh: Sequence[Example], share: float, s: Settings
+    past: Lineage, now: Sequence[Chunk], fresh: Sequence[Example], count: int, s: Settings
 ) -> list[Example]:
     """True old training rows, of whole contexts and of as many files as there are, by seed."""
     from forge_cli.evaluate import spread
@@ -110,7 +113,7 @@ def _replayed(
     ids = {row.id for row in fresh}
     pool = [row for row in still_true(past.trained, now) if row.id not in ids]
     kept = [row for row in pool if agrees(row) is None]
-    return spread(kept, round(share * len(fresh)), s.seed)
+    return spread(kept, count, s.seed)
 
 
 def _unlike(

@@ -22,7 +22,7 @@ def prepared(run: RunDir, base: RunDir, s: Settings) -> Settings:
     if how["mode"] == "afresh":
         return s
     how["full_rate"] = s.learning_rate or _full_rate(base)
-    how["full_rows"] = _full_rows(base)
+    how["full_rows"] = full_rows(base)
     # Whether it is better than the deployed model is judged by more rows than those that pick the
     # best step, which leave the start as it is for a difference that they cannot show.
     changed: dict[str, Any] = {"learning_rate": how["full_rate"] * how["rate"], "keep_start": False}
@@ -51,7 +51,7 @@ def _full_rate(base: RunDir) -> float:
     return max(row["learning_rate"] for row in map(json.loads, lines) if "learning_rate" in row)
 
 
-def _full_rows(base: RunDir) -> int:
+def full_rows(base: RunDir) -> int:
     """The training rows of the full training that a run comes from."""
     if known := base.state.get("update", {}).get("full_rows"):
         return int(known)

@@ -28,9 +28,12 @@ from forge_cli.pipeline.update.lineage import (
 from forge_cli.pipeline.update.plan import make_plan
 from forge_cli.pipeline.update.rows import ask_anew, assemble
 from forge_cli.pipeline.update.suspects import Suspect, by_file, suspects
-from forge_cli.pipeline.update.training import RATE, prepared, train_on
+from forge_cli.pipeline.update.training import RATE, full_rows, prepared, train_on
 
 REPLAY = 1.0  # old training rows for each new one
+# Of a full training's rows. After fewer steps than that takes, a model whose learning rate rose
+# again is worse than before (`benchmarks/guard_replayed_rows.py`).
+LEAST = 0.2
 HOLD = 0.3  # of the groups of files with new code
 
 
@@ -45,6 +48,7 @@ def update(
     *,
     resolved: Resolved | None = None,
     replay: float = REPLAY,
+    least_share: float = LEAST,
     hold_share: float = HOLD,
     rate: float = RATE,
     afresh: bool = False,
@@ -65,6 +69,8 @@ def update(
         source: the repository as it is now. run: the new run directory.
         resolved: the settings (None: those of the base).
         replay: old training rows for each new one.
+        least_share: training rows that there should be, as a share of a full training's; where
+            few are new, more old ones are replayed.
         hold_share: of the groups of files with new code, to be judged on.
         rate: the peak learning rate, as a share of the one that a full training has.
         afresh: a full training from the base model, with the same splits.
@@ -83,7 +89,7 @@ def update(
     resolved = with_adapters(Resolved(own, resolved.origins | {"adapters": "update"}))
     asked = {
         "base": str(base.path.resolve()), "mode": "afresh" if afresh else "incremental",
-        "replay": replay, "hold_share": hold_share, "rate": rate,
+        "replay": replay, "least_share": least_share, "hold_share": hold_share, "rate": rate,
     }  # fmt: skip
     directory = RunDir.open(
         run, resolved.identity(), resolved.origins, source=str(source.resolve()), fresh=fresh
@@ -146,7 +152,8 @@ def with_update(run: RunDir, base: RunDir, source: Path, s: Settings, reporter: 
         run.finish("raft", examples=count, changes=_told(found), suspects=list(map(asdict, doubts)))
     rows = assemble(
         list(read_records(raw, Example)), past, now, plan, s,
-        replay=how["replay"], afresh=afresh, reporter=reporter,
+        replay=how["replay"], least=round(how["least_share"] * full_rows(base)), afresh=afresh,
+        reporter=reporter,
     )  # fmt: skip
     if not rows.fresh:
         raise NothingNew(
