@@ -17,7 +17,7 @@ COMMANDS = [
     "mine", "raft", "validate", "train", "eval", "export", "deploy", "ask", "serve", "worker",
     "doctor", "jobs ls", "jobs show", "jobs logs", "jobs cancel", "jobs pause", "jobs resume",
     "jobs retry", "jobs rm", "guard init", "guard run", "guard install", "guard uninstall",
-    "guard once", "guard status", "guard history",
+    "guard once", "guard status", "guard history", "guard rollback",
 ]  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def out(sample: Shop) -> Path:
 def test_both_forms_tell_the_same(out: Path) -> None:
     told = (
         "A better model was made", "shop:20261126-2", "shop:20261120-1", "15 min",
-        "forge deploy --name shop --rollback", "−0.300", "−0.311 to −0.289", "24 rows, 12 files",
+        "forge guard rollback shop", "−0.300", "−0.311 to −0.289", "24 rows, 12 files",
         "not enough samples", "64 rows, at least 16", "31 % differ, more than 10 %", "on power",
         "(until 18:00)", "+0.870 nats a token", "value 24", "too few to tell",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`forge guard once|status|history`."""
+"""`forge guard once|status|history|rollback`."""
 
 from __future__ import annotations
 
@@ -135,6 +135,31 @@ def history(
     output.next("forge guard status")
 
 
+def rollback(
+    place: Place = "",
+    config: Config = FILE,
+    json_lines: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Serve the version before; the code of the one that is left is not trained again.
+
+    A new model is tried when the code has moved on. Example: forge guard rollback
+    """
+    output = Output(json_lines=json_lines, quiet=quiet)
+    from forge_cli.core.errors import UsageError
+    from forge_cli.guard.cycle import roll_back
+
+    found, file, chosen = _read(config, place)
+    if len(chosen) != 1:
+        raise UsageError("a rollback is of one repository", "name it: forge guard rollback NAME")
+    cycle = roll_back(found, file, chosen[0], output)
+    if json_lines:
+        print(cycle.model_dump_json())
+    output.note(f"{cycle.name}: {cycle.version} is served again")
+    output.next("forge guard status")
+
+
 def _row(told: dict[str, Any]) -> list[str]:
     drift = told["drift"] or {}
     return [
@@ -197,5 +222,5 @@ class _Warnings:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (once, status, history):
+    for command in (once, status, history, rollback):
         app.command()(command)

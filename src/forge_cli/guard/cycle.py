@@ -25,6 +25,7 @@ from forge_cli.guard.machine import Machine
 from forge_cli.guard.machine import look as look_at_machine
 from forge_cli.guard.records import Cycle, Decision, Drift, Outcome
 from forge_cli.guard.reports import write_reports
+from forge_cli.guard.rollback import Rollback, rollback_command
 from forge_cli.guard.rules import decide
 from forge_cli.guard.service import fit_there
 from forge_cli.guard.serving import Served, Target, hindrance, target_of
@@ -60,6 +61,20 @@ def look(
     with guarded.locked():
         found = machine or look_at_machine(guarded.repository)
         return Look(config, file, repository, guarded, reporter, found, now).run(force)
+
+
+def roll_back(config: GuardConfig, file: Path, repository: Repository, reporter: Reporter) -> Cycle:
+    """Serve the version before the deployed one; returns the cycle, which is in the history too.
+
+    Raises:
+        Busy: another guardian works on it.
+        UsageError: nothing is deployed, or a retraining is under way.
+        ForgeError: there is no version before.
+    """
+    guarded = Guarded(folder_of(repository, file), repository.name)
+    with guarded.locked():
+        machine, now = look_at_machine(guarded.repository), lambda: datetime.now().astimezone()
+        return Look(config, file, repository, guarded, reporter, machine, now).roll_back()
 
 
 class Look:
@@ -101,6 +116,10 @@ class Look:
         self.state.spent.append(Spent(time=self._time()))
         self.guarded.save(self.state)
         return self._go_on()
+
+    def roll_back(self) -> Cycle:
+        """See `roll_back`."""
+        return self._rolled(self._back.asked_for())
 
     def _measure(self) -> Drift:
         drift = measure(
@@ -262,7 +281,7 @@ class Look:
         try:
             self.target.check(run, self.reporter)
         except GateFailed as error:
-            return self._roll_back(run, error)
+            return self._rolled(self._back.of_failing(run, error))
         except ForgeError as error:
             self.reporter.warn(f"the served model was not asked: {error.message}")
             return None
@@ -270,44 +289,12 @@ class Look:
         self.guarded.save(self.state)
         return None
 
-    def _roll_back(self, run: RunDir, why: GateFailed) -> Cycle:
-        self.reporter.warn(f"the served model fails: {why.message}")
-        version, told = "", why.message
-        try:
-            version = self.target.roll_back(self.reporter)
-        except ForgeError as error:
-            # There is nothing before it; its own file is still what passed the gates.
-            self.reporter.note(f"{error.message}; the deployed run's own file is served anew")
-            try:
-                version = self.target.deploy(run, self.reporter).version
-            except ForgeError as worse:
-                told = f"{told}; nor can its run's own file be served: {worse.message}"
-                self.reporter.warn(f"{told}; train anew: forge guard once --force")
-        else:
-            self.state.deployed = self._deployed_as(version, run)
-        self.state.smoke = self._time()
-        outcome: Outcome = "rolled back" if version else "failed"
-        cycle = Cycle(
-            id=f"{self.now():%Y%m%d-%H%M%S}-back", repository=str(self.guarded.repository),
-            name=self.guarded.name, started=self._time(), outcome=outcome, run=str(run.path),
-            version=version, error=told,
-        )  # fmt: skip
-        return self._end(cycle, outcome)
+    @property
+    def _back(self) -> Rollback:
+        return Rollback(self.guarded, self.state, self.target, self.now, self.reporter)
 
-    def _deployed_as(self, version: str, failed: RunDir) -> Deployed | None:
-        """What is known of a version that is served again; None: its run is gone.
-
-        The one before the first retraining was not deployed by the guardian.
-        """
-        made = self.guarded.cycles("deployed")
-        own = next((one.run for one in reversed(made) if one.version == version), "")
-        after = next((one for one in reversed(made) if one.run == str(failed.path)), None)
-        path = own or (after.before if after and after.previous == version else "")
-        if not path or not (Path(path) / "run.json").exists():
-            self.reporter.warn(f"{version}: its run is gone, so the next one begins afresh")
-            return None
-        commit = RunDir.load(Path(path)).state["stages"].get("mine", {}).get("commit", "")
-        return Deployed(run=path, version=version, time=self._time(), commit=str(commit))
+    def _rolled(self, cycle: Cycle) -> Cycle:
+        return self._end(cycle, cycle.outcome)
 
     def _refuse(self, error: GateFailed) -> Cycle:
         self.reporter.warn(f"not deployed: {error.message}")
@@ -353,6 +340,7 @@ class Look:
                 self.guarded, cycle, drifts=drifts, reporter=self.reporter,
                 drift_picture=drift_plot(drifts, [*self.guarded.cycles(), cycle], self.config),
                 templates=self.file.parent / own if own else None,
+                rollback=rollback_command(self.file, cycle.name),
             )  # fmt: skip
         except Exception as error:
             self.reporter.warn(f"{cycle.id}: no report: {type(error).__name__}: {error}")

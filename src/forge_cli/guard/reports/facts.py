@@ -35,7 +35,7 @@ HEADLINES: dict[str, tuple[str, bool | None]] = {
     "deployed": ("A better model was made, passed its gates and is served.", True),
     "refused": ("A model was made and is not served: it did not pass its gates.", False),
     "failed": ("The retraining failed; what was served before still is.", False),
-    "rolled back": ("The served model failed its smoke questions; the one before is back.", False),
+    "rolled back": ("The served model was given up; the one before is back.", False),
     "still good": ("The served model still answers its smoke questions.", True),
 }
 # Paths, symbols of one of them, and measurements that are listed.
@@ -59,7 +59,7 @@ def facts(
         drifts: measurements, the oldest first.
         run, before: run directories of the new and of the deployed model, where there are any.
         symbols: of what differs, see `symbols` (None: as the two runs have mined).
-        rollback: command that goes back to the version before (None: Ollama's).
+        rollback: command that goes back to the version before (None: the guardian's).
     """
     made, note = None, None
     headline, good = HEADLINES[cycle.outcome]
@@ -71,7 +71,7 @@ def facts(
     with _kept_going(unread):
         if symbols is None and run and before:
             symbols = symbols_between(before, run)
-    ollama = f"forge deploy --name {shlex.quote(cycle.name)} --rollback"
+    own = f"forge guard rollback {shlex.quote(cycle.name)}"
     undo = cycle.outcome == "deployed" and cycle.previous
     found = Facts(
         id=cycle.id,
@@ -90,7 +90,7 @@ def facts(
         before=Path(cycle.before).name,
         version=cycle.version,
         previous=cycle.previous,
-        rollback=(ollama if rollback is None else rollback) if undo else "",
+        rollback=(own if rollback is None else rollback) if undo else "",
         drift=_drift(cycle.drift, symbols or ()) if cycle.drift else None,
         history=[_like(Measured, one) for one in reversed(drifts[-HISTORY:])],
         decision=_decision(cycle.decision),
