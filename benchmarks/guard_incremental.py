@@ -44,7 +44,7 @@ SETTINGS: dict[str, Any] = {
     "valid_every": 30, "valid_rows": 12,
 }  # fmt: skip
 # Half of the new code is held out, so that there are files enough to judge on.
-HOLD, REPLAY, ROWS, ANSWERS = 0.5, 1.0, 64, 0
+HOLD, ROWS, ANSWERS = 0.5, 64, 0
 Cost = dict[str, float]
 
 
@@ -86,7 +86,6 @@ def measure(repo: str, old: str, new: str, folder: Path) -> None:
                 deployed,
                 source,
                 runs[name],
-                replay=REPLAY,
                 hold_share=HOLD,
                 afresh=name == "full",
                 reporter=tell,

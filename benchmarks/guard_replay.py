@@ -47,8 +47,8 @@ GUARD = {
     "deploy": {"to": "directory", "smoke_every": "10000h"},
 }
 SETTINGS = {
-    "layers": 8, "rank": 8, "max_tokens": 1024, "distractors": 1, "questions": 2,
-    "valid_rows": 12, "valid_every": 40, "answer_rows": 10, "condition_rows": 2, "eval_rows": 30,
+    "layers": 16, "rank": 8, "max_tokens": 1024, "distractors": 1, "questions": 2,
+    "valid_rows": 12, "valid_every": 40, "answer_rows": 16, "condition_rows": 2, "eval_rows": 40,
     "quant": ["q8_0"], "retention_rows": 0, "importance_rows": 0, "smoke_questions": 4,
     "conditions": ["given"], "sides": ["base", "tuned"],
 }  # fmt: skip

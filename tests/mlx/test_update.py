@@ -94,7 +94,9 @@ def test_an_update_is_an_ordinary_run_at_less_cost(place: Path, updated: RunDir)
     assert record.model == str(place / "model") and record.metrics["train"]["steps"] > 0
     how = updated.state["update"]
     assert how["mode"] == "incremental" and how["base"] == str(place / "base")
-    assert how["counts"]["replayed"] == how["counts"]["fresh"] > 0
+    fresh, replayed = how["counts"]["fresh"], how["counts"]["replayed"]
+    least = round(0.2 * len(rows(place / "base", "train")))
+    assert fresh > 0 and replayed == max(round(0.25 * fresh), least - fresh) > 0
     rates = [
         json.loads(line)["learning_rate"]
         for line in (updated.path / "metrics.jsonl").read_text().splitlines()
@@ -123,7 +125,7 @@ def test_only_what_changed_is_asked_and_only_what_is_true_is_replayed(
         if row.id not in before:
             about = next(d for d in row.documents if d.oracle) if row.answer.quotes else None
             assert about is None or about.text.strip() not in old_texts
-    assert len({r.origin.path for r in replayed}) > 2, "of several files"
+    assert len({r.origin.path for r in replayed}) > 1, "of several files"
     changed = re.compile(rf"job_({'|'.join(map(str, range(0, FILES, 2)))})_0\b")
     stale = {
         r.id

@@ -122,7 +122,7 @@ class Retraining(_Section):
     afresh_over: Share = Field(
         0.5, description="from this drift on the base model is trained anew, below it goes on"
     )
-    replay: float = Field(1.0, ge=0, description="old rows trained again for each new one")
+    replay: float = Field(0.25, ge=0, description="old rows trained again for each new one")
     least_share: Share = Field(
         0.2, description="of a full training's rows, at least so many; old ones make up the rest"
     )
