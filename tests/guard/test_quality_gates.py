@@ -94,15 +94,43 @@ def test_each_gate(run: RunDir, comparison: Any, gates: Any, expected: list[str]
 def test_few_samples_pass_only_as_told(
     run: RunDir, unknown: str, tuned: float, passes: bool
 ) -> None:
-    few = found(1.0, tuned, "not enough samples", n=6)
+    few = found(1.0, tuned, "not enough samples", n=9)
     assert ("new" not in lost(run, changed("new", answer_loss=few), unknown=unknown)) == passes
 
 
 def test_forgetting_with_few_samples_goes_by_the_mean(run: RunDir) -> None:
-    few = found(0.4, 0.45, "not enough samples", spread=1.0, n=6)
+    few = found(0.4, 0.45, "not enough samples", spread=1.0, n=9)
     assert lost(run, changed("old", answer_loss=few)) == []
     assert lost(run, changed("old", answer_loss=few), forgetting=0.04) == ["forgetting"]
     assert lost(run, changed("old", answer_loss=few), unknown="fail") == ["forgetting"]
+
+
+@pytest.mark.parametrize(
+    "old, unknown, expected",
+    [
+        (found(0.4, 0.3, "better"), "lean", []),
+        (found(0.4, 0.41, "no difference shown"), "lean", ["new"]),
+        (found(0.4, 0.3, "better"), "fail", ["new"]),  # it is judged on new code or not at all
+        (found(0.4, 0.3, "better", n=7), "lean", ["new"]),
+    ],
+)
+def test_where_too_little_is_new_old_code_decides(
+    run: RunDir, old: Any, unknown: str, expected: list[str]
+) -> None:
+    two = found(1.0, 1.1, "not enough samples", n=2)
+    comparison = {"new": NEW | {"answer_loss": two}, "old": OLD | {"answer_loss": old}}
+    assert lost(run, comparison, unknown=unknown) == expected
+    assert lost(run, {**comparison, "new": {}}, unknown=unknown) == expected
+
+
+def test_where_nothing_old_is_left_new_code_decides(run: RunDir) -> None:
+    new = NEW | {"answer_f1": found(0.7, 0.75, "better")}
+    gates = hold(QualityGates(), run, {"new": new, "old": {}})
+    assert all(g.passed for g in gates)
+    assert gates[3].text.startswith("0 old rows are too few, those of new code decide: answer_f1")
+    worse = new | {"answer_f1": found(0.7, 0.2, "worse")}
+    assert lost(run, {"new": worse, "old": {}}) == ["old"]
+    assert "forgetting" not in lost(run, {"new": worse, "old": {}})
 
 
 def test_a_rule_that_cannot_be_read_is_refused(run: RunDir) -> None:
