@@ -14,7 +14,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tiny_served import ollama_with, tiny_gguf
 
 from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.events import Silent
@@ -24,6 +23,7 @@ from forge_cli.serve.jobs.storage import open_storage
 from forge_cli.serve.jobs.worker import Worker
 from forge_cli.serve.ollama_server import HandOver, Ollama
 from ollama_server import OllamaServer
+from tiny_served import ollama_with, tiny_gguf
 
 TESTS = Path(__file__).parents[1]
 

@@ -20,12 +20,12 @@ import httpx
 import openai
 import pytest
 from openai_serving import serving
-from tiny_served import ollama_with, tiny_gguf
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.serve.jobs import JobStore, Spec
 from forge_cli.serve.jobs.storage import open_storage
 from forge_cli.serve.kept import Kept
+from tiny_served import ollama_with, tiny_gguf
 
 ASK: dict[str, Any] = {
     "messages": [{"role": "user", "content": "one"}], "max_tokens": 6, "temperature": 0,
