@@ -64,6 +64,16 @@ def test_without_llama_cpp_nothing_is_trained_that_must_be_checked_by_it(
     assert "llama.cpp is not installed" not in capsys.readouterr().out
 
 
+def test_a_folder_without_a_file_is_guarded_by_the_defaults(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "guard.yaml").unlink()
+    commands.status(place="repo")
+    assert capsys.readouterr().out.startswith(f"repo: {place.resolve() / 'repo'}\n")
+    with pytest.raises(UsageError, match="no such file"):
+        commands.status(config=Path("other.yaml"))
+
+
 def test_once_that_is_held_back_trains_nothing(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ Config = Annotated[Path, typer.Option("-c", "--config", help="The file that says
 def read(config: Path, *, needed: bool) -> tuple[GuardConfig, Path, dict[Path, Repository]]:
     """What the file says, its absolute path, and each repository by its folder.
 
-    Without a guard.yaml, and if none is needed, this folder is guarded by the defaults.
+    Without a file, and if none is needed, its folder is guarded by the defaults.
 
     Raises:
         UsageError: there is no such file, or something in it is wrong.
@@ -25,7 +25,7 @@ def read(config: Path, *, needed: bool) -> tuple[GuardConfig, Path, dict[Path, R
     from forge_cli.core.errors import UsageError
     from forge_cli.guard.config import folders_of, read_config
 
-    if not config.exists() and (needed or config != FILE):
+    if needed and not config.exists():
         raise UsageError(f"{config}: no such file", "write one with: forge guard init")
     found, file = read_config(config), config.absolute()
     return found, file, folders_of(found, file)

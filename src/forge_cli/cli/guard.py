@@ -82,7 +82,7 @@ def run(
     from forge_cli.guard.state import Guarded
     from forge_cli.guard.watch import Watcher
 
-    found, file, folders = read(config, needed=False)
+    found, file, folders = read(config, needed=config != FILE)
     watcher = Watcher(
         folders, debounce=parse_duration(found.watch.debounce),
         every=parse_duration(found.watch.every), files=found.watch.files, reporter=output,

@@ -195,9 +195,10 @@ def _read(config: Path, place: str) -> tuple[GuardConfig, Path, list[Repository]
     """What the file says, its absolute path, and the repositories of it that are meant."""
     from forge_cli.core.errors import UsageError
 
-    if place and config == FILE and not config.exists() and Path(place).is_dir():
+    needed = config != FILE  # who names a file means that one
+    if place and not needed and not config.exists() and Path(place).is_dir():
         config = Path(place) / FILE
-    found, file, folders = read(config, needed=False)
+    found, file, folders = read(config, needed=needed)
     if not place:
         return found, file, list(folders.values())
     chosen = [
