@@ -145,20 +145,24 @@ def report(repo: str, old: str, new: str, runs: dict[str, Path], costs: dict[str
     judge(runs)
 
 
-def judge(runs: dict[str, Path]) -> None:
-    """The same rows to each model."""
-    rows = list(read_records(runs["update"] / "data" / "examples.jsonl", Example))
-    about_new = set(json.loads((runs["update"] / "data" / "update.json").read_text())["new"])
+def held_out(update: Path, others: list[str]) -> list[evaluate.Pair]:
+    """What an update, `tuned`, and other runs make of its rows about new code and about old."""
+    rows = list(read_records(update / "data" / "examples.jsonl", Example))
+    about_new = set(json.loads((update / "data" / "update.json").read_text())["new"])
     test = [row for row in rows if row.split == "test"]
-    sides = {"deployed": str(runs["deployed"]), "full": str(runs["full"])}
-    pairs = evaluate.run(
+    return evaluate.run(
         [row for row in test if row.id not in about_new],
         later=[row for row in test if row.id in about_new],
-        adapters=runs["update"] / "adapters", out=runs["update"].parent / "eval",
-        sides=[*sides.values(), "tuned"],
-        conditions=["given", "later"], rows=ROWS,
-        answer_rows=ANSWERS, condition_rows=ANSWERS, reporter=Aloud(),
+        adapters=update / "adapters", out=update.parent / "eval", sides=[*others, "tuned"],
+        conditions=["given", "later"], rows=ROWS, answer_rows=ANSWERS, condition_rows=ANSWERS,
+        reporter=Aloud(),
     )  # fmt: skip
+
+
+def judge(runs: dict[str, Path]) -> None:
+    """The same rows to each model."""
+    sides = {"deployed": str(runs["deployed"]), "full": str(runs["full"])}
+    pairs = held_out(runs["update"], list(sides.values()))
     names = {text: name for name, text in sides.items()} | {"tuned": "update"}
     for condition, about in (("later", "new code"), ("given", "old code")):
         for metric in ("answer_loss", "answer_f1", "quote_correct"):

@@ -1,59 +1,56 @@
 """How many old rows a small update must replay, so as not to be worse than what it began from.
 
-    python benchmarks/guard_replayed_rows.py RUN SOURCE [SHARE ...]
+    python benchmarks/guard_replayed_rows.py REPOSITORY OLD NEW [--shares 0 0.2] [--folder DIR]
 
-RUN is a trained run, SOURCE its repository as it is now, after a change of which little can be
-asked. For each SHARE (default: 0, which replays one old row for each new one, and what
-`update` does by itself) an update of RUN is trained with at least that share of a full training's
-rows, and the models are asked the same held-out rows: about new code, of which nothing alike was
-trained on, and about old. Losses as in `guard_incremental.py`; one seed.
+A model is trained on REPOSITORY, a path or an address, at commit OLD. At NEW, where little is new
+that can be asked about, updates of it are trained, each with at least a share of a full training's
+rows (0: no more than a quarter of an old row for each new one). All are asked the same held-out
+rows: about new code, of which nothing alike was trained on, and about old. Settings and losses as
+in `guard_incremental.py`; one seed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import subprocess
 import tempfile
 from pathlib import Path
 
-from guard_incremental import Aloud
+from guard_incremental import SETTINGS, Aloud, held_out, train
 
-from forge_cli import evaluate
-from forge_cli.core.jsonl import read_records
-from forge_cli.core.records import Example
+from forge_cli.core.config import resolve
 from forge_cli.core.run_dir import RunDir
 from forge_cli.pipeline.update import update
 from forge_cli.pipeline.update.updating import LEAST
 
 
 def main() -> None:
-    """Update with each share, and judge all of them at once."""
+    """Train, update with each share, and judge all of them at once."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("source", type=Path)
-    parser.add_argument("shares", nargs="*", type=float, default=[0.0, LEAST])
+    parser.add_argument("repository")
+    parser.add_argument("commits", nargs=2, metavar=("OLD", "NEW"))
+    parser.add_argument("--shares", nargs="+", type=float, default=[0.0, LEAST])
+    parser.add_argument("--folder", type=Path, help="keeps the runs (none: a temporary one)")
     asked = parser.parse_args()
-    base = RunDir.load(asked.run)
     with tempfile.TemporaryDirectory() as temporary:
-        runs = {share: Path(temporary) / f"update-{share}" for share in asked.shares}
+        folder = asked.folder or Path(temporary)
+        source, base = folder / "repository", folder / "base"
+        if not source.exists():
+            subprocess.run(["git", "clone", "-q", asked.repository, source], check=True)
+        old, new = asked.commits
+        subprocess.run(["git", "checkout", "-q", old], cwd=source, check=True)
+        train(source, resolve(SETTINGS, project=folder, environ={}), base)
+        subprocess.run(["git", "checkout", "-q", new], cwd=source, check=True)
+        runs = {share: folder / f"update-{share}" for share in asked.shares}
         for share, run in runs.items():
-            update(base, asked.source, run, least_share=share, reporter=Aloud())
-        judge(asked.run, runs, Path(temporary))
+            update(RunDir.load(base), source, run, least_share=share, reporter=Aloud())
+        judge(base, runs)
 
 
-def judge(base: Path, runs: dict[float, Path], folder: Path) -> None:
+def judge(base: Path, runs: dict[float, Path]) -> None:
     """The same rows to each model; prints a table."""
-    last = list(runs.values())[-1]
-    about_new = set(json.loads((last / "data" / "update.json").read_text())["new"])
-    rows = list(read_records(last / "data" / "examples.jsonl", Example))
-    test = [row for row in rows if row.split == "test"]
-    pairs = evaluate.run(
-        [row for row in test if row.id not in about_new],
-        later=[row for row in test if row.id in about_new],
-        adapters=last / "adapters", out=folder / "eval",
-        sides=[str(base), *map(str, list(runs.values())[:-1]), "tuned"],
-        conditions=["given", "later"], rows=64, answer_rows=0, condition_rows=0, reporter=Aloud(),
-    )  # fmt: skip
+    *others, last = runs.values()
+    pairs = held_out(last, [str(base), *map(str, others)])
     for condition, about in (("later", "new code"), ("given", "old code")):
         found = {
             pair.side: pair.found for pair in pairs

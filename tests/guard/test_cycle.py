@@ -56,7 +56,8 @@ def a_lot(guarding: Guarding, first: Cycle) -> Cycle:
     told = [one.outcome for one in guarding.guarded.cycles()]
     assert told == ["deployed", "nothing to do", "nothing to do", "deployed", "nothing to do"]
     assert guarding.told.warnings == []
-    assert second.id in Path(second.report).read_text() and second.seconds > 0
+    report = Path(second.report).read_text()
+    assert second.id in report and "forge guard rollback mine" in report and second.seconds > 0
     return second
 
 

@@ -24,6 +24,9 @@ from forge_cli.guard.reports.training import sparkline
 ROOT = Path(__file__).parents[2]
 
 
+BACK = "forge guard rollback shop"
+
+
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return shop(tmp_path_factory.mktemp("reports"))
@@ -33,14 +36,14 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 def out(sample: Shop) -> Path:
     picture = b'<?xml version="1.0"?>\n<svg viewBox="0 0 9 9"><text>drift by time</text></svg>'
     return write_reports(
-        sample.guarded, sample.cycle, symbols=symbols(), drift_picture=picture
+        sample.guarded, sample.cycle, symbols=symbols(), drift_picture=picture, rollback=BACK
     )  # fmt: skip
 
 
 def test_both_forms_tell_the_same(out: Path) -> None:
     told = (
         "A better model was made", "shop:20261126-2", "shop:20261120-1", "15 min",
-        "forge guard rollback shop", "−0.300", "−0.311 to −0.289", "24 rows, 12 files",
+        BACK, "−0.300", "−0.311 to −0.289", "24 rows, 12 files",
         "not enough samples", "64 rows, at least 16", "31 % differ, more than 10 %", "on power",
         "(until 18:00)", "+0.870 nats a token", "value 24", "too few to tell",
     )  # fmt: skip
@@ -61,7 +64,8 @@ def test_nothing_but_the_pages_is_left_and_twice_is_the_same(sample: Shop, out: 
     assert {file.name for file in out.iterdir()} == set(PAGES)
     before = (out / "pull-request.md").read_bytes()
     assert before.startswith(b"<!-- forge-guard -->\n")
-    assert write_reports(sample.guarded, sample.cycle, symbols=symbols()) == out
+    made = write_reports(sample.guarded, sample.cycle, symbols=symbols(), rollback=BACK)
+    assert made == out
     assert (out / "pull-request.md").read_bytes() == before
 
 

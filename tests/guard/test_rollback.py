@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forge_cli.cli import guard_look as commands
-from forge_cli.core.errors import UsageError
+from forge_cli.core.errors import ForgeError, UsageError
 from forge_cli.core.run_dir import RunDir
 from forge_cli.guard.records import Cycle, Drift
 from forge_cli.guard.rollback import rollback_command
@@ -59,7 +59,7 @@ def test_the_version_before_is_served_and_what_was_left_is_not_trained_again(
 
 def test_where_nothing_before_it_answers_nothing_is_changed(guarded: Guarded) -> None:
     before = guarded.load()
-    with pytest.raises(Exception, match="no version before two that answers"):
+    with pytest.raises(ForgeError, match="no version before two that answers"):
         commands.rollback()
     assert guarded.load() == before and not guarded.cycles("rolled back")
 

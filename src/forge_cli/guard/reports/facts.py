@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +50,7 @@ def facts(
     *,
     symbols: Sequence[Differs] | None = None,
     pictures: Pictures | None = None,
-    rollback: str | None = None,
+    rollback: str = "",
 ) -> dict[str, Any]:
     """What the templates are given: `fields.Facts` as plain data.
 
@@ -59,7 +58,7 @@ def facts(
         drifts: measurements, the oldest first.
         run, before: run directories of the new and of the deployed model, where there are any.
         symbols: of what differs, see `symbols` (None: as the two runs have mined).
-        rollback: command that goes back to the version before (None: the guardian's).
+        rollback: command that goes back to the version before.
     """
     made, note = None, None
     headline, good = HEADLINES[cycle.outcome]
@@ -71,7 +70,6 @@ def facts(
     with _kept_going(unread):
         if symbols is None and run and before:
             symbols = symbols_between(before, run)
-    own = f"forge guard rollback {shlex.quote(cycle.name)}"
     undo = cycle.outcome == "deployed" and cycle.previous
     found = Facts(
         id=cycle.id,
@@ -90,7 +88,7 @@ def facts(
         before=Path(cycle.before).name,
         version=cycle.version,
         previous=cycle.previous,
-        rollback=(own if rollback is None else rollback) if undo else "",
+        rollback=rollback if undo else "",
         drift=_drift(cycle.drift, symbols or ()) if cycle.drift else None,
         history=[_like(Measured, one) for one in reversed(drifts[-HISTORY:])],
         decision=_decision(cycle.decision),

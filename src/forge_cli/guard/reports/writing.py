@@ -24,7 +24,7 @@ def write_reports(
     drifts: Sequence[Drift] | None = None,
     symbols: Sequence[Differs] | None = None,
     drift_picture: bytes = b"",
-    rollback: str | None = None,
+    rollback: str = "",
     templates: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Path:
