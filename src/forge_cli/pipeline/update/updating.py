@@ -33,8 +33,8 @@ from forge_cli.pipeline.update.training import RATE, full_rows, prepared, train_
 # Old training rows for each new one: an update costs a quarter of a full training at the most
 # while new rows are less than a fifth of it.
 REPLAY = 0.25
-# Of a full training's rows. After fewer steps than that takes, a model whose learning rate rose
-# again is worse than before (`benchmarks/guard_replayed_rows.py`).
+# Of a full training's rows: a rate that rises again seems to cost more than few steps gain
+# (docs/updating.md).
 LEAST = 0.2
 HOLD = 0.3  # of the groups of files with new code
 
