@@ -25,6 +25,7 @@ from forge_cli.models.load import load_dense
 from forge_cli.train.batches import make_groups, order
 from forge_cli.train.checkpoint import checkpoints, path_of
 from forge_cli.train.loop import Schedule, mean_loss
+from forge_cli.train.micro_batches import suited_epochs
 from tiny_train import example, examples, logits, save_model
 
 SETTINGS: dict[str, Any] = {
@@ -405,7 +406,19 @@ def test_the_pipeline_hands_on_what_the_stage_takes() -> None:
 
 def test_epochs_count_groups(tmp_path: Path, model: str) -> None:
     settings = {"rank": 2, "layers": 1, "targets": ("q_proj",), "model": model}
-    assert train.run(examples(), out=tmp_path, epochs=2.0, **settings).steps == 6
+    assert train.run(examples(), out=tmp_path / "two", epochs=2.0, **settings).steps == 6
+
+
+def test_few_rows_are_passed_over_again(tmp_path: Path, model: str) -> None:
+    assert [suited_epochs(steps) for steps in (0, 10, 40, 100, 5000)] == [4, 4, 2.5, 1, 1]
+    settings = {"rank": 2, "layers": 1, "targets": ("q_proj",), "model": model}
+    found = train.run(examples(), out=tmp_path / "first", **settings)
+    assert (found.steps, found.epochs) == (12, 4.0)
+    # What goes on from adapters has learned already.
+    on = train.run(
+        examples(), out=tmp_path / "on", adapters=tmp_path / "first" / "adapters", **settings
+    )
+    assert (on.steps, on.epochs) == (3, 1.0)
 
 
 def test_schedule_rises_then_falls_to_zero() -> None:

@@ -22,6 +22,7 @@ from forge_cli.core.run_dir import RunDir
 from forge_cli.evaluate.gates import failing
 from forge_cli.pipeline import fit, with_data
 from forge_cli.pipeline.update import NothingNew, judge_update, settings_of, update
+from forge_cli.pipeline.update.training import prepared as to_train_with
 from forge_cli.pipeline.update.updating import with_update
 from forge_cli.validate.near import leaking_pairs
 from forge_cli.validate.split import NEAR
@@ -169,6 +170,21 @@ def test_what_is_held_out_once_is_trained_on_next(place: Path, updated: RunDir) 
     before = {r.id for run in (place / "base", updated.path) for r in rows(run, "train")}
     assert before <= earlier | {r.id for r in rows(run.path, "train")}
     assert run.state["update"]["full_rate"] == 2e-3
+    assert run.state["update"]["full_epochs"] == 0.5
+
+
+def test_an_update_makes_the_passes_of_the_full_training(tmp_path: Path) -> None:
+    resolved = resolve({"learning_rate": 1e-3}, project=tmp_path, environ={})
+    told = {"mode": "incremental", "rate": 0.5, "full_rows": 9}
+    base = RunDir.open(tmp_path / "base", resolved.identity(), {}, source="x")
+    for passes, known in ((3.5, {}), (3.5, {"full_epochs": 2.0})):
+        base.state["update"] = told | known
+        base.record(train={"epochs": passes})
+        run = RunDir.open(tmp_path / f"run{len(known)}", resolved.identity(), {}, source="x")
+        run.state["update"] = dict(told)
+        wanted = known.get("full_epochs", passes)
+        assert to_train_with(run, base, resolved.settings).epochs == wanted
+        assert run.state["update"]["full_epochs"] == wanted
 
 
 class Stop(Exception):

@@ -148,7 +148,10 @@ class Settings(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread evenly")
     z_loss: float = Field(0.0, ge=0, description="weight of the squared log of the softmax's sum")
     steps: int | None = Field(None, ge=1, description="optimiser steps (none: by epochs)")
-    epochs: float = Field(1.0, gt=0, description="passes over the training examples")
+    epochs: float | None = Field(
+        None, gt=0, description="passes over the training examples (none: one, and of few examples "
+        "up to four, for 100 steps)",
+    )  # fmt: skip
     budget: str | None = Field(
         None, pattern=r"^(\d+[hms])+$",
         description="time for training, such as 45m or 1h30m: so many of the steps as fit",

@@ -179,6 +179,7 @@ def fit(run: RunDir, s: Settings, reporter: Reporter, world: World | None = None
     run.record(
         train={
             "steps": result.steps,
+            "epochs": round(result.epochs, 4),
             "best_step": result.best_step,
             "best_valid_loss": result.best_valid_loss,
             "rows": result.rows,

@@ -28,6 +28,9 @@ def plan(
     """
     resolved = with_adapters(resolved)
     s = resolved.settings
+    from forge_cli.train.micro_batches import suited_epochs
+    from forge_cli.train.preview import preview
+
     examples: Sequence[Example | Preference]
     if source != "-" and Path(source).is_dir():
         chunks = mine_chunks(Path(source), s, reporter)
@@ -41,7 +44,9 @@ def plan(
         check_splits(examples, source)
     rows = [e for e in examples if e.split == "train" or isinstance(e, Preference)]
     contexts = len({e.context_id if isinstance(e, Example) else id(e) for e in rows})
-    steps = s.steps or max(1, math.ceil(round(contexts * s.epochs) / s.accumulate))
+    once = 1.0 if s.adapters or s.loss == "dpo" else suited_epochs(contexts / s.accumulate)
+    epochs = s.epochs or once
+    steps = s.steps or max(1, math.ceil(round(contexts * epochs) / s.accumulate))
     for key, origin in resolved.origins.items():
         if origin != "default":
             reporter.note(f"{key}: {getattr(s, key)} ({origin})")
@@ -50,8 +55,6 @@ def plan(
         f"{contexts} contexts for about {steps} steps, {s.accumulate} of them a step; nothing "
         "was written"
     )
-    from forge_cli.train.preview import preview
-
     settings = train_settings(s)
     fit = preview(examples, settings, cache=settings["cache"], reporter=reporter)
     return fit.plan.parts if fit else {}

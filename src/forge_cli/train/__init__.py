@@ -39,7 +39,7 @@ from forge_cli.train.gradient_checkpointing import checkpoint_blocks
 from forge_cli.train.initial import StartSettings
 from forge_cli.train.loop import Loop, fit
 from forge_cli.train.memory_plan import Training
-from forge_cli.train.micro_batches import Batch, plan_steps
+from forge_cli.train.micro_batches import Batch, plan_steps, suited_epochs
 from forge_cli.train.neftune import Neftune
 from forge_cli.train.optimisers import make_optimiser
 from forge_cli.train.schedules import Kind, Schedule, suited_rate
@@ -52,6 +52,7 @@ class TrainResult:
 
     Attributes:
         rows: that were trained. left_out: training rows that were not.
+        epochs: passes over the batches that were planned.
     """
 
     steps: int
@@ -60,6 +61,7 @@ class TrainResult:
     adapters: Path
     rows: int
     left_out: int
+    epochs: float
 
 
 def run(
@@ -82,7 +84,7 @@ def run(
     layers: int | str = 16,
     adapters: Path | str | None = None,
     steps: int | None = None,
-    epochs: float = 1.0,
+    epochs: float | None = None,
     budget: float | None = None,
     learning_rate: float | None = None,
     warmup: float = 0.05,
@@ -132,6 +134,8 @@ def run(
             validation loss is always the plain mean over all tokens of the answers. "dpo"
             takes preferences and their loss by `beta`; those without a split are split by file.
         init, svd_iterations, alternations: see `train.inits`; "exact": the exact SVD.
+        epochs: passes over the rows; None: `train.micro_batches.suited_epochs`, but one where
+            training goes on from adapters or learns preferences.
         step_tokens, packing: see `train.micro_batches`.
         targets, layers, rank_pattern: see `models.targets`.
         adapters: a run, or a folder of Forge's or PEFT's adapters to go on from; layers, ranks
@@ -183,9 +187,13 @@ def run(
         settings=StartSettings(seed, svd_iterations, alternations, starts),
     ))  # fmt: skip
     data.start(loaded.model, out, reporter)
+    per_step = batches_a_step(world, accumulate, reporter)
+    # What goes on from adapters has learned already; preferences are overfitted soon.
+    once = 1.0 if adapters or loss == "dpo" else suited_epochs(len(data.train) / per_step)
+    epochs = epochs or once
     plan = plan_steps(
         data.train, steps=steps, epochs=epochs, seed=seed, step_tokens=step_tokens,
-        accumulate=batches_a_step(world, accumulate, reporter),
+        accumulate=per_step,
     )  # fmt: skip
     if gradient_checkpointing:
         checkpoint_blocks(loaded.model)
@@ -211,14 +219,19 @@ def run(
         max_tokens=fits.max_tokens if fits else 0,
         around=Neftune(loaded.model, neftune, seed) if neftune else nothing,
     ))  # fmt: skip
-    return _result(progress, folder, data.train, plan)
+    return _result(progress, folder, data.train, plan, epochs)
 
 
 def _result(
-    progress: Progress, folder: Path, batches: Sequence[Batch], plan: Sequence[Sequence[Batch]]
+    progress: Progress,
+    folder: Path,
+    batches: Sequence[Batch],
+    plan: Sequence[Sequence[Batch]],
+    epochs: float,
 ) -> TrainResult:
     trained = {name for step in plan[: progress.step] for batch in step for name in batch.ids}
     left_out = {name for batch in batches for name in batch.ids} - trained
     return TrainResult(
-        progress.step, progress.best_step, progress.best_loss, folder, len(trained), len(left_out)
-    )
+        progress.step, progress.best_step, progress.best_loss, folder, len(trained), len(left_out),
+        epochs,
+    )  # fmt: skip

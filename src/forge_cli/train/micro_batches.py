@@ -21,6 +21,10 @@ from forge_cli.train.batches import order
 Loss = Callable[[nn.Module, Any], tuple[mx.array, Any]]
 
 
+# Fewer steps leave the form of an answer half learned (`benchmarks/few_rows.py`).
+LEAST_STEPS, MOST_PASSES = 100, 4.0
+
+
 @dataclass(frozen=True)
 class Batch:
     """Rows that run through the model at once.
@@ -78,6 +82,11 @@ def pack_singles(batches: Sequence[Batch], room: int) -> list[Batch]:
         for pack in packs
     ]
     return [batch for batch in batches if len(batch.ids) > 1] + made
+
+
+def suited_epochs(steps: float) -> float:
+    """One pass; where it takes few steps as many as make LEAST_STEPS, at most MOST_PASSES."""
+    return min(MOST_PASSES, max(1.0, LEAST_STEPS / max(1.0, steps)))
 
 
 def plan_steps(

@@ -31,6 +31,8 @@ def prepared(run: RunDir, base: RunDir, s: Settings) -> Settings:
         rows = how["counts"]["fresh"] + how["counts"]["replayed"]
         steps = math.ceil(s.steps * rows / max(1, how["full_rows"]))
         changed["steps"] = min(s.steps, steps)
+    else:
+        changed["epochs"] = how["full_epochs"] = s.epochs or _full_epochs(base)
     how["settings"] = changed
     run.save()
     return s.model_copy(update=changed)
@@ -49,6 +51,12 @@ def _full_rate(base: RunDir) -> float:
         return float(known)
     lines = (base.path / "metrics.jsonl").read_text("utf-8").splitlines()
     return max(row["learning_rate"] for row in map(json.loads, lines) if "learning_rate" in row)
+
+
+def _full_epochs(base: RunDir) -> float:
+    """The passes of the full training that a run comes from."""
+    known = base.state.get("update", {}).get("full_epochs")
+    return float(known or base.state["metrics"].get("train", {}).get("epochs") or 1.0)
 
 
 def full_rows(base: RunDir) -> int:

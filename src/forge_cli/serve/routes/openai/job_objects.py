@@ -160,9 +160,9 @@ def job_object(job: Job, store: JobStore) -> FineTuningJob:
     read = Settings(**{name: options[name] for name in _SHOWN if name in options})
     multiplier = tags.get(MULTIPLIER)
     # OpenAI's are whole; Forge's need not be.
-    epochs = int(read.epochs) if read.epochs.is_integer() else read.epochs
+    epochs = int(read.epochs) if read.epochs and read.epochs.is_integer() else read.epochs
     how: dict[str, float | int | Auto] = {
-        "n_epochs": epochs if "epochs" in options else "auto",
+        "n_epochs": epochs or "auto",
         "batch_size": read.accumulate if "accumulate" in options else "auto",
         "learning_rate_multiplier": float(multiplier) if multiplier else "auto",
     }
