@@ -174,7 +174,8 @@ def test_budget_of_24_hours() -> None:
 
 def test_a_refused_commit_waits_for_another() -> None:
     refused = decided(refused="1a2b3c4d5e")
-    text = "the model of commit 1a2b3c4 was refused: a new commit is waited for"
+    text = "the model of commit 1a2b3c4 was refused: a new commit is waited for, "
+    text += "or forge guard once --force"
     assert said(refused)["refused"] == (True, text)
     assert refused.wanted and refused.held and next_look(refused, NOW) is None
     assert decided(refused="1a2b3c4d5e", found=drift(commit="2b")).go

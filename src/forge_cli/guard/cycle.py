@@ -298,6 +298,11 @@ class Look:
 
     def _refuse(self, error: GateFailed) -> Cycle:
         self.reporter.warn(f"not deployed: {error.message}")
+        if self._cycle.run and not self._cycle.before:
+            self.reporter.note(
+                "give a larger `model` or more `epochs` under the repository's `settings` in "
+                "guard.yaml, then: forge guard once --force"
+            )
         if drift := self._cycle.drift:
             self.state.refused = drift.commit
             # What looked broken may be mended by the next commit, and a first model drifts from

@@ -248,7 +248,7 @@ def _spent(rule: str, says: bool, text: str, until: datetime | None, now: dateti
 def _of_the_code(config: GuardConfig, drift: Drift, state: State) -> Iterator[Reason]:
     if state.refused and state.refused == drift.commit:
         text = f"the model of commit {drift.commit[:7]} was refused: a new commit is waited for"
-        yield Reason(rule="refused", says=True, text=text)
+        yield Reason(rule="refused", says=True, text=f"{text}, or forge guard once --force")
     elif state.refused_share and config.retrain_when.drift is not None:
         # Nearly the same code would give nearly the same model.
         # Nor is there more drift than all.
