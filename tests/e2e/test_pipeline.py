@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gguf import GGUFReader
@@ -20,6 +21,8 @@ from ollama_server import OllamaServer
 from tiny_train import save_model
 
 FORGE = [sys.executable, "-m", "forge_cli"]
+# Where a run is not about how it is judged.
+JUDGED_BRIEFLY = {"FORGE_SIDES": "[base, tuned]", "FORGE_CONDITIONS": "[given]"}
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +181,7 @@ def test_several_suites_at_once(place: Path) -> None:
     rows = ["--answer-rows", "2", "--condition-rows", "2", "--condition", "given"]
     only = ["completion", "perplexity", "latency", "humaneval"]
     conditions = [part for name in only for part in ("--condition", name)]
-    args = [*suites, *humaneval, *rows, *conditions]
+    args = [*suites, *humaneval, *rows, *conditions, "--side", "base", "--side", "tuned"]
     done = run(place, "eval", str(folder), *args)
     assert done.returncode == 0, done.stderr
     found = last_run(done.stdout)["metrics"]["eval"]  # type: ignore[index]
@@ -195,7 +198,8 @@ def test_several_suites_at_once(place: Path) -> None:
 
 def test_ctrl_c_and_again(place: Path) -> None:
     args = [*FORGE, "train", "repo", "--run", "stopped", "--steps", "60"]
-    process = subprocess.Popen(args, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    options: Any = {"cwd": place, "env": os.environ | JUDGED_BRIEFLY}
+    process = subprocess.Popen(args, stderr=subprocess.PIPE, stdout=subprocess.PIPE, **options)
     metrics = place / "stopped" / "metrics.jsonl"
     for _ in range(1200):
         rows = metrics.read_text().splitlines() if metrics.exists() else []
@@ -207,7 +211,7 @@ def test_ctrl_c_and_again(place: Path) -> None:
     assert process.returncode == 130, stderr
     # Whether within a step or after one is a matter of time.
     assert b"the same command goes on from" in stderr and b"Traceback" not in stderr
-    again = subprocess.run(args, cwd=place, capture_output=True, text=True, check=False)
+    again = subprocess.run(args, capture_output=True, text=True, check=False, **options)
     assert again.returncode == 0, again.stderr
     assert "resuming after step" in again.stderr
     steps = [
@@ -223,7 +227,8 @@ def test_what_was_committed_after_training_is_asked(place: Path) -> None:
     shutil.copytree(place / "repo", repo)
     commit(repo, "2026-01-01")
     sides = ["--side", "tuned", "--side", "base"]
-    assert run(place, "train", "dated", "--steps", "2").returncode == 0
+    brief = os.environ | {"FORGE_SIDES": JUDGED_BRIEFLY["FORGE_SIDES"]}
+    assert run(place, "train", "dated", "--steps", "2", env=brief).returncode == 0
     folder = place / ".forge" / "runs" / "dated"
     none = run(place, "eval", str(folder), "--suite", "time", *sides)
     assert none.returncode == 0, none.stderr
@@ -272,7 +277,8 @@ def test_rows_without_splits_are_refused(place: Path) -> None:
 def test_examples_run(place: Path) -> None:
     """Each shipped example is run; here on the tiny model through the same settings."""
     root = Path(__file__).parents[2]
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env = os.environ | JUDGED_BRIEFLY
+    env["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     runs = [
         ["bash", str(script), "repo"]
         for script in sorted((root / "examples").glob("*.sh"))
