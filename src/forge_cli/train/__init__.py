@@ -39,7 +39,7 @@ from forge_cli.train.gradient_checkpointing import checkpoint_blocks
 from forge_cli.train.initial import StartSettings
 from forge_cli.train.loop import Loop, fit
 from forge_cli.train.memory_plan import Training
-from forge_cli.train.micro_batches import Batch, plan_steps, suited_epochs
+from forge_cli.train.micro_batches import Batch, plan_steps
 from forge_cli.train.neftune import Neftune
 from forge_cli.train.optimisers import make_optimiser
 from forge_cli.train.schedules import Kind, Schedule, suited_rate
@@ -187,13 +187,9 @@ def run(
         settings=StartSettings(seed, svd_iterations, alternations, starts),
     ))  # fmt: skip
     data.start(loaded.model, out, reporter)
-    per_step = batches_a_step(world, accumulate, reporter)
-    # What goes on from adapters has learned already; preferences are overfitted soon.
-    once = 1.0 if adapters or loss == "dpo" else suited_epochs(len(data.train) / per_step)
-    epochs = epochs or once
     plan = plan_steps(
-        data.train, steps=steps, epochs=epochs, seed=seed, step_tokens=step_tokens,
-        accumulate=per_step,
+        data.train, steps=steps, epochs=epochs, once=bool(adapters) or loss == "dpo", seed=seed,
+        step_tokens=step_tokens, accumulate=batches_a_step(world, accumulate, reporter),
     )  # fmt: skip
     if gradient_checkpointing:
         checkpoint_blocks(loaded.model)
@@ -219,19 +215,15 @@ def run(
         max_tokens=fits.max_tokens if fits else 0,
         around=Neftune(loaded.model, neftune, seed) if neftune else nothing,
     ))  # fmt: skip
-    return _result(progress, folder, data.train, plan, epochs)
+    return _result(progress, folder, data.train, plan)
 
 
 def _result(
-    progress: Progress,
-    folder: Path,
-    batches: Sequence[Batch],
-    plan: Sequence[Sequence[Batch]],
-    epochs: float,
+    progress: Progress, folder: Path, batches: Sequence[Batch], plan: Sequence[Sequence[Batch]]
 ) -> TrainResult:
     trained = {name for step in plan[: progress.step] for batch in step for name in batch.ids}
     left_out = {name for batch in batches for name in batch.ids} - trained
     return TrainResult(
         progress.step, progress.best_step, progress.best_loss, folder, len(trained), len(left_out),
-        epochs,
+        sum(map(len, plan)) / len(batches),
     )  # fmt: skip

@@ -93,19 +93,24 @@ def plan_steps(
     batches: Sequence[Batch],
     *,
     steps: int | None,
-    epochs: float,
+    epochs: float | None,
     accumulate: int,
     seed: int,
     step_tokens: int = 0,
+    once: bool = False,
 ) -> list[list[Batch]]:
     """The batches of each optimiser step; the last step takes what is left.
 
     Args:
-        steps: optimiser steps (None: `epochs` passes over the batches).
+        steps: optimiser steps (None: `epochs` passes over the batches; those None:
+            `suited_epochs`, or with `once` one, as what goes on from adapters has learned already
+            and preferences are overfitted soon).
         accumulate: batches of a step.
         step_tokens: in place of it: a step takes batches while they have no more tokens than
             this together, and at least one, up to the end of a pass (0: by `accumulate`).
     """
+    if epochs is None:
+        epochs = 1.0 if once else suited_epochs(len(batches) / accumulate)
     if step_tokens:
         return _by_tokens(batches, steps, max(1, round(len(batches) * epochs)), seed, step_tokens)
     count = steps * accumulate if steps else max(1, round(len(batches) * epochs))
