@@ -2,9 +2,9 @@
 
     python benchmarks/few_rows.py REPOSITORY [--passes 1 2 4] [--seeds 0] [--folder DIR]
 
-Examples are made of REPOSITORY, a path, once for each seed, which also splits the files anew. With
-the embedded model a run is trained for each number of passes, all with the same rows and seed, and
-every test row is asked: the loss of the whole answer, and what the model answers by itself. A run
+Examples are made of REPOSITORY, a path; each seed splits its files in its own way. With the
+embedded model a run is trained for each number of passes, on the same rows for one seed, and the
+test rows are asked: the loss of the whole answer, and what the model answers by itself. A run
 that is in DIR already is not trained again.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from guard_incremental import Aloud
 
-from forge_cli.core.config import Settings, resolve
+from forge_cli.core.config import resolve
 from forge_cli.core.run_dir import RunDir
 from forge_cli.pipeline import evaluate, fit, with_data
 
@@ -54,7 +54,7 @@ def trained(repository: Path, folder: Path, passes: float, seed: int) -> dict[st
         "epochs": passes, "seed": seed, "sides": ["base", "tuned"], "conditions": ["given"],
     }  # fmt: skip
     resolved = resolve(asked, project=folder.parent, environ={})
-    settings: Settings = resolved.settings
+    settings = resolved.settings
     run = RunDir.open(folder, resolved.identity(), resolved.origins, source=str(repository))
     with_data(run, repository, settings, Aloud())
     fit(run, settings, Aloud())

@@ -10,7 +10,8 @@ import pytest
 from forge_cli.core.errors import UsageError
 from forge_cli.core.run_dir import RunDir
 from forge_cli.guard.config import QualityGates
-from forge_cli.guard.gates import hold
+from forge_cli.guard.gates import advice, hold
+from forge_cli.guard.records import Gate
 
 
 def found(base: float, tuned: float, verdict: str, *, spread: float = 0.05, n: int = 40) -> Any:
@@ -136,3 +137,10 @@ def test_where_nothing_old_is_left_new_code_decides(run: RunDir) -> None:
 def test_a_rule_that_cannot_be_read_is_refused(run: RunDir) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         hold(QualityGates(rules=["nonsense"]), run, GOOD)
+
+
+@pytest.mark.parametrize("name", ["quotes", "new", "latency", "parity", "examples"])
+def test_more_training_is_advised_only_where_too_little_was_learned(name: str) -> None:
+    failed = [Gate(name="sources", passed=True, text=""), Gate(name=name, passed=False, text="")]
+    assert ("forge guard once --force" in advice(failed)) == (name in ("quotes", "new"))
+    assert not advice([Gate(name=name, passed=True, text="")])

@@ -20,7 +20,7 @@ from forge_cli.core.run_dir import RunDir
 from forge_cli.guard.adopt import adopt
 from forge_cli.guard.config import GuardConfig, Repository, folder_of
 from forge_cli.guard.drift import drift_plot, measure, remember
-from forge_cli.guard.gates import hold, sound
+from forge_cli.guard.gates import advice, hold, sound
 from forge_cli.guard.machine import Machine
 from forge_cli.guard.machine import look as look_at_machine
 from forge_cli.guard.records import Cycle, Decision, Drift, Outcome
@@ -298,11 +298,8 @@ class Look:
 
     def _refuse(self, error: GateFailed) -> Cycle:
         self.reporter.warn(f"not deployed: {error.message}")
-        if self._cycle.run and not self._cycle.before:
-            self.reporter.note(
-                "give a larger `model` or more `epochs` under the repository's `settings` in "
-                "guard.yaml, then: forge guard once --force"
-            )
+        if not self._cycle.before and (hint := advice(self._cycle.gates)):
+            self.reporter.note(hint)
         if drift := self._cycle.drift:
             self.state.refused = drift.commit
             # What looked broken may be mended by the next commit, and a first model drifts from

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from forge_cli.core.run_dir import RunDir
@@ -49,6 +49,16 @@ def sound(gates: QualityGates, drift: Drift) -> Gate | None:
         return None
     text = "; ".join(drift.suspicious) or "nothing of what changed looks broken"
     return Gate(name="sources", passed=not drift.suspicious, text=text)
+
+
+def advice(gates: Sequence[Gate]) -> str:
+    """What could help a first model that learned too little; empty where that is not the fault."""
+    if any(not gate.passed and gate.name in ("quotes", "new") for gate in gates):
+        return (
+            "give a larger `model` or more `epochs` under the repository's `settings` in "
+            "guard.yaml, then: forge guard once --force"
+        )
+    return ""
 
 
 def _examples(gates: QualityGates, run: RunDir) -> Gate | None:

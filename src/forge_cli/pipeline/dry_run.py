@@ -44,8 +44,8 @@ def plan(
         check_splits(examples, source)
     rows = [e for e in examples if e.split == "train" or isinstance(e, Preference)]
     contexts = len({e.context_id if isinstance(e, Example) else id(e) for e in rows})
-    once = 1.0 if s.adapters or s.loss == "dpo" else suited_epochs(contexts / s.accumulate)
-    epochs = s.epochs or once
+    once = bool(s.adapters) or s.loss == "dpo"
+    epochs = s.epochs or suited_epochs(contexts / s.accumulate, once)
     steps = s.steps or max(1, math.ceil(round(contexts * epochs) / s.accumulate))
     for key, origin in resolved.origins.items():
         if origin != "default":

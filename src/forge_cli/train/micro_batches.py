@@ -21,7 +21,7 @@ from forge_cli.train.batches import order
 Loss = Callable[[nn.Module, Any], tuple[mx.array, Any]]
 
 
-# Fewer steps leave the form of an answer half learned (`benchmarks/few_rows.py`).
+# One pass over a small repository's rows is a few dozen steps (compared: `benchmarks/few_rows.py`).
 LEAST_STEPS, MOST_PASSES = 100, 4.0
 
 
@@ -84,8 +84,15 @@ def pack_singles(batches: Sequence[Batch], room: int) -> list[Batch]:
     return [batch for batch in batches if len(batch.ids) > 1] + made
 
 
-def suited_epochs(steps: float) -> float:
-    """One pass; where it takes few steps as many as make LEAST_STEPS, at most MOST_PASSES."""
+def suited_epochs(steps: float, once: bool = False) -> float:
+    """One pass; where that takes few steps as many as make LEAST_STEPS, at most MOST_PASSES.
+
+    Args:
+        steps: of a pass. once: one pass all the same, as what goes on from adapters has learned
+            already, and preferences are overfitted soon.
+    """
+    if once:
+        return 1.0
     return min(MOST_PASSES, max(1.0, LEAST_STEPS / max(1.0, steps)))
 
 
@@ -103,14 +110,13 @@ def plan_steps(
 
     Args:
         steps: optimiser steps (None: `epochs` passes over the batches; those None:
-            `suited_epochs`, or with `once` one, as what goes on from adapters has learned already
-            and preferences are overfitted soon).
+            `suited_epochs`, for which `once` is).
         accumulate: batches of a step.
         step_tokens: in place of it: a step takes batches while they have no more tokens than
             this together, and at least one, up to the end of a pass (0: by `accumulate`).
     """
     if epochs is None:
-        epochs = 1.0 if once else suited_epochs(len(batches) / accumulate)
+        epochs = suited_epochs(len(batches) / accumulate, once)
     if step_tokens:
         return _by_tokens(batches, steps, max(1, round(len(batches) * epochs)), seed, step_tokens)
     count = steps * accumulate if steps else max(1, round(len(batches) * epochs))
