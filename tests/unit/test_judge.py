@@ -52,6 +52,7 @@ def test_f1(given: str, wanted: str, value: float) -> None:
         ("##Reason: r\n##begin_quote##\nn=4\n##end_quote##\n##Answer: 3", 1, 0, 1),  # distractor
         ("##Reason: r\n##begin_quote##\nn= 3\n##end_quote##\n##Answer: 4", 0, 0, 1),
         ("3", 1, 0, 1),
+        ("##begin_quote##\nn=3\n##end_quote##\n##begin_quote##\nn=3\n##Answer: 3", 1, 0, 1),
         (f"##Reason: r\n##Answer: {ABSTAIN}", 0, 0, 0),
     ],
 )
@@ -67,6 +68,7 @@ def test_scores_with_an_oracle(text: str, f1_: float, quote: float, abstention: 
         (f"##Reason: r\n##Answer: {ABSTAIN}", 1, 1, 1),
         ("##Reason: r\n##begin_quote##\nn=4\n##end_quote##\n##Answer: 4", 0, 0, 0),
         ("4", 0, 1, 0),
+        (f"##Reason: r\n##begin_quote##\nn=4\n##Answer: {ABSTAIN}", 1, 0, 1),  # without an end
     ],
 )
 def test_scores_without_an_oracle(text: str, f1_: float, quote: float, abstention: float) -> None:

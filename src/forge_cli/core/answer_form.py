@@ -92,6 +92,11 @@ def quote_spans(text: str) -> list[tuple[bool, str]]:
     return [*spans, (False, text[at:])]
 
 
+def is_open(text: str) -> bool:
+    """Whether a written answer begins a quote that nothing closes."""
+    return BEGIN in _QUOTE.sub("", text)
+
+
 def is_abstention(final: str) -> bool:
     """Whether an answer says that the documents do not hold it."""
     words = final.lower()

@@ -65,9 +65,7 @@ def judge(
 
     if not run.is_done("train"):
         raise UsageError(f"{run.path}: not trained yet", "run: forge train")
-    own = run.state["settings"]
-    origins = dict.fromkeys(own, f"{run.path}/run.json") | dict.fromkeys(changes or {}, "flag")
-    s = checked(own | dict(changes or {}), origins)
+    s = _settings(run, changes or {})
     suites = [read_suite(name) for name in s.suites]
     conditions = s.conditions or list(dict.fromkeys(c for one in suites for c in one.conditions))
     asked = {name: getattr(s, name) for name in CHANGES}
@@ -110,6 +108,15 @@ def judge(
     write_card(run.path / "eval" / "model-card.md", _card(run, s, rows), pairs, verdict)
     reporter.note(f"every answer: {page}")
     run.finish("eval", **asked)
+
+
+def _settings(run: RunDir, changes: Mapping[str, Any]) -> Settings:
+    """The run's settings with these changes."""
+    own = dict(run.state["settings"])
+    if "suites" in changes:  # each asks what it needs, whatever the run was asked
+        own.pop("conditions", None)
+    origins = dict.fromkeys(own, f"{run.path}/run.json") | dict.fromkeys(changes, "flag")
+    return checked(own | dict(changes), origins)
 
 
 def _root(run: RunDir) -> Path | None:

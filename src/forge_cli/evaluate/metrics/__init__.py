@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forge_cli.core.answer_form import is_abstention, read_answer
+from forge_cli.core.answer_form import is_abstention, is_open, read_answer
 from forge_cli.core.records import Example
 from forge_cli.evaluate.humaneval import passes
 from forge_cli.evaluate.metrics.code import completion_scores
@@ -43,7 +43,7 @@ def score(example: Example, text: str) -> dict[str, float]:
         words; where abstaining is right, 1 when it abstains.
     exact_match: see `metrics.exact`.
     quote_correct: 1 when there are quotes and each stands verbatim in a document that holds the
-        answer; where abstaining is right, 1 when nothing is quoted.
+        answer; where abstaining is right, 1 when nothing is quoted. 0 where a quote has no end.
     quote_precision, quote_recall: see `metrics.quotes`; only where there is something to quote.
     abstention: 1 when it abstains exactly if that is right.
     edit_similarity, chrf: only of code.
@@ -60,7 +60,7 @@ def score(example: Example, text: str) -> dict[str, float]:
     abstains = is_abstention(answer.final)
     if is_abstention(example.answer.final):
         right = float(abstains)
-        quiet = float(not answer.quotes)
+        quiet = float(not answer.quotes and not is_open(text))
         return {
             "answer_f1": right, "exact_match": right, "quote_correct": quiet, "abstention": right,
         }  # fmt: skip
@@ -73,7 +73,7 @@ def score(example: Example, text: str) -> dict[str, float]:
     found = {
         "answer_f1": _f1(kind, final, wanted),
         "exact_match": float(not abstains and exact_match(kind, final, wanted)),
-        "quote_correct": float(0 < quoted.given == quoted.right),
+        "quote_correct": float(0 < quoted.given == quoted.right and not is_open(text)),
         "abstention": float(not abstains),
     }
     if quoted.wanted:
