@@ -331,6 +331,9 @@ def test_definitions_that_are_named_come_first(repo: Path) -> None:
     (repo / "long.py").write_text("def in_parts():\n" + "    print('in parts')\n" * 30)
     parts = asking.retrieve("`in_parts`?", repo, Settings(max_chars=200), 2, SILENT)
     assert [chunk.part for chunk in parts] == [1, 2]
+    assert first("What does many.Tree.walk return, tree_1 or tree_2?") == "Tree.walk"
+    assert first("What does many.walk return, a tree or a walk?") == "walk"
+    assert first("tree other.walk walk") not in ("walk", "Tree.walk")
     assert first("tree walk walk") not in ("walk", "Tree.walk")
 
 

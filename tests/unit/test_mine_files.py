@@ -72,6 +72,14 @@ def test_a_submodule_and_a_link_are_named_not_entered(tmp_path: Path) -> None:
     assert rejects == {"mod": "submodule", "link": "symlink", ".gitmodules": "language"}
 
 
+def test_settings_of_forge_say_nothing_of_the_repository(tmp_path: Path) -> None:
+    write(tmp_path, forge_dot_yaml="steps: 3\n", guard_dot_yaml="", sub__guard_dot_yaml="a: 1\n")
+    write(tmp_path, a_dot_py="x = 1\n")
+    paths, rejects = look(tmp_path)
+    assert paths == {"a.py", "sub/guard.yaml"}
+    assert rejects == {"forge.yaml": "settings", "guard.yaml": "settings"}
+
+
 def test_a_git_hook_does_not_point_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,8 @@ _SECRETS = (
     "*.kdbx", "secrets.y*ml", "secrets.json", "secrets.toml", "secrets.env", "credentials.json",
     ".git-credentials", ".htpasswd",
 )  # fmt: skip
+# Settings of Forge's own, at the top; they say nothing of the repository.
+_SETTINGS = {"forge.yaml", "guard.yaml"}
 _EXAMPLES = ("*.example", "*.sample", "*.template", "*.dist", "*.pub")
 _IS_SECRET, _IS_EXAMPLE = (
     re.compile("|".join(map(fnmatch.translate, patterns))) for patterns in (_SECRETS, _EXAMPLES)
@@ -89,6 +91,8 @@ def read(top: Path, path: str) -> Source | Verdict:
     if not path.isprintable():
         shown = path.encode("utf-8", "backslashreplace").decode()
         return verdict_of(shown, "name", "its name is not printable UTF-8")
+    if path in _SETTINGS:
+        return verdict_of(path, "settings", "Forge's own, not the repository's")
     if _is_secret(file.name):
         return verdict_of(path, "secret", "its name says that it holds secrets; not read")
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -103,7 +103,11 @@ def retrieve(
         raise ForgeError(
             f"{place}: no text of it is long enough to be shown", "is it the right one?"
         )
-    named = {chunk.id: _named(chunk.symbol or "", question) for chunk in found}
+    words = [word.strip(".") for word in re.findall(r"[\w.]+", question)]
+    named = {
+        chunk.id: max(_named(chunk.symbol or "", question), _qualified(chunk, words))
+        for chunk in found
+    }
     # Stable. Of a definition in parts the first one, which declares it, comes first.
     found.sort(key=lambda chunk: (-named[chunk.id], chunk.part if named[chunk.id] else 0))
     return found[:count]
@@ -124,6 +128,13 @@ def _named(symbol: str, question: str) -> int:
     if "_" in last.strip("_") or not last.islower():
         sure = rf"(?<!\w){re.escape(last)}(?!\w)"
     return int(bool(re.search(sure, question)))
+
+
+def _qualified(chunk: Chunk, words: Collection[str]) -> int:
+    """2 where a word is the definition's name after that of its module, or of packages above."""
+    places, end = set(chunk.path.rpartition(".")[0].split("/")), f".{chunk.symbol}"
+    heads = [word.removesuffix(end).split(".") for word in words if word.endswith(end)]
+    return 2 * any(places.issuperset(head) for head in heads)
 
 
 def top_of(path: Path) -> Path:
