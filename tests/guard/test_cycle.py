@@ -22,8 +22,10 @@ class Killed(BaseException):
 
 def test_a_repository_is_kept_up_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guarding = Guarding(tmp_path, save_model(tmp_path / "model", max_position_embeddings=8192))
-    first = guarding.look()
+    first = guarding.look({"parity": True})
     assert (first.outcome, first.mode) == ("deployed", "first"), first.error
+    assert [gate.name for gate in first.gates] == ["sources", "examples", "parity"]
+    assert "f16: the likeliest token is that of the trained model" in first.gates[-1].text
     assert guarding.served == first.version == first.id
     for _ in range(2):  # of which one is worth a line
         assert guarding.look().outcome == "nothing to do"

@@ -10,7 +10,7 @@ import pytest
 from forge_cli.core.errors import UsageError
 from forge_cli.core.run_dir import RunDir
 from forge_cli.guard.config import QualityGates
-from forge_cli.guard.gates import advice, hold
+from forge_cli.guard.gates import advice, hold, parity
 from forge_cli.guard.records import Gate
 
 
@@ -144,3 +144,14 @@ def test_more_training_is_advised_only_where_too_little_was_learned(name: str) -
     failed = [Gate(name="sources", passed=True, text=""), Gate(name=name, passed=False, text="")]
     assert ("forge guard once --force" in advice(failed)) == (name in ("quotes", "new"))
     assert not advice([Gate(name=name, passed=True, text="")])
+
+
+def test_files_that_were_compared_are_told(run: RunDir) -> None:
+    near = {"top1_agreement": 0.912, "positions": 1184, "mean_kl": 0.0402}
+    run.record(export={"parity.q4_k_m": near, "retention.q4_k_m": {"share": 1.0}})
+    assert parity(run).text == (
+        "q4_k_m: the likeliest token is that of the trained model at 91.2% of 1184 positions, "
+        "mean KL 0.04"
+    )
+    run.record(export={})
+    assert parity(run).text == "nothing was compared"

@@ -14,7 +14,7 @@ from report_sample import Shop, drift, judged, row, shop, symbols
 from browser import BROWSER, chromium
 from forge_cli import mine
 from forge_cli.core.jsonl import write_records
-from forge_cli.guard.records import Cycle
+from forge_cli.guard.records import Cycle, Drift
 from forge_cli.guard.reports import PAGES, facts, render, write_reports
 from forge_cli.guard.reports.answers import is_right, read_answers, release_note, sign_test
 from forge_cli.guard.reports.facts import HEADLINES
@@ -86,10 +86,10 @@ def test_what_a_model_newly_knows_and_forgot(sample: Shop) -> None:
 
 
 def test_new_code_asked_alone_is_told_as_new(tmp_path: Path) -> None:
-    judged(tmp_path, Path("base"), [("given", "a.py", False, True)])
+    judged(tmp_path, Path("/runs/old"), [("given", "a.py", False, True)])
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "update.json").write_text('{"new": ["row-0"]}')
-    note = release_note(read_answers(tmp_path), "")
+    note = release_note(read_answers(tmp_path), "/runs/old")
     assert note is not None and [one.code for one in note.asked] == ["new code"]
 
 
@@ -129,7 +129,21 @@ def test_a_first_model_is_told_against_the_base(tmp_path: Path) -> None:
     judged(tmp_path, Path("base"), [("given", "a.py", False, True)])
     note = release_note(read_answers(tmp_path), "")
     assert note is not None and note.knows.number == 1
+    assert [one.code for one in note.asked] == ["held-out code"]
     assert release_note([], "") is None
+    compared = {"base": 0.25, "tuned": 0.5, "difference": 0.25, "low": 0.1, "high": 0.4, "n": 9}
+    drift = Drift(time="now", symbols=1, added=1, changed=0, gone=0, share=1, paths=["a.py"])
+    cycle = Cycle(
+        id="x", repository="/r/shop", name="shop", started="now", mode="first", drift=drift,
+        outcome="deployed", comparison={"new": {"answer_f1": compared | {"verdict": "better"}}},
+    )  # fmt: skip
+    told = facts(cycle, run=tmp_path)
+    assert told["drift"]["most_changed"] == []
+    for page in PAGES:
+        if page.startswith(("report", "release", "pull")):
+            text = render(page, told)
+            assert "held-out code" in text.lower() and "base" in text
+            assert "new code" not in text and "deployed model" not in text
 
 
 @pytest.mark.parametrize("outcome", HEADLINES)

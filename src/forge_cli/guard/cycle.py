@@ -20,10 +20,10 @@ from forge_cli.core.run_dir import RunDir
 from forge_cli.guard.adopt import adopt
 from forge_cli.guard.config import GuardConfig, Repository, folder_of
 from forge_cli.guard.drift import drift_plot, measure, remember
-from forge_cli.guard.gates import advice, hold, sound
+from forge_cli.guard.gates import advice, hold, parity, sound
 from forge_cli.guard.machine import Machine
 from forge_cli.guard.machine import look as look_at_machine
-from forge_cli.guard.records import Cycle, Decision, Drift, Outcome
+from forge_cli.guard.records import Cycle, Decision, Drift, Gate, Outcome
 from forge_cli.guard.reports import write_reports
 from forge_cli.guard.rollback import Rollback, rollback_command
 from forge_cli.guard.rules import decide
@@ -249,7 +249,14 @@ class Look:
 
     def _export(self) -> None:
         s = self.resolved.settings.model_copy(update={"parity": self.config.quality_gates.parity})
-        pipeline.export(self._run, s, self.reporter)
+        gates = [gate for gate in self._cycle.gates if gate.name != "parity"]
+        try:
+            pipeline.export(self._run, s, self.reporter)
+        except GateFailed as error:
+            self._note(gates=[*gates, Gate(name="parity", passed=False, text=error.message)])
+            raise
+        if s.parity:
+            self._note(gates=[*gates, parity(self._run)])
 
     def _deploy(self) -> None:
         run = self._run

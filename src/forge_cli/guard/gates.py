@@ -51,6 +51,18 @@ def sound(gates: QualityGates, drift: Drift) -> Gate | None:
     return Gate(name="sources", passed=not drift.suspicious, text=text)
 
 
+def parity(run: RunDir) -> Gate:
+    """The gate that the export has passed: each file that was compared, and how near it is."""
+    found = run.state["metrics"].get("export", {})
+    told = [
+        f"{key.removeprefix('parity.')}: the likeliest token is that of the trained model at "
+        f"{one['top1_agreement']:.1%} of {one['positions']} positions, mean KL {one['mean_kl']:.2g}"
+        for key, one in found.items()
+        if key.startswith("parity.") and "top1_agreement" in one
+    ]
+    return Gate(name="parity", passed=True, text="; ".join(told) or "nothing was compared")
+
+
 def advice(gates: Sequence[Gate]) -> str:
     """What could help a first model that learned too little; empty where that is not the fault."""
     if any(not gate.passed and gate.name in ("quotes", "new") for gate in gates):

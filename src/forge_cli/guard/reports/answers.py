@@ -14,6 +14,8 @@ from forge_cli.guard.reports.fields import Answered, Answers, Asked, Module, Not
 
 # Condition of the judge's rows → what the question is about.
 CODE = {"later": "new code", "given": "old code"}
+# What a first model is asked about: nothing of it is old.
+HELD_OUT = "held-out code"
 # Questions of a list that are shown, and characters of an answer.
 SHOWN, LENGTH = 20, 160
 # Fewer questions on which the two differ cannot tell them apart: 2 · 0.5^6 is 0.03, 2 · 0.5^5
@@ -50,7 +52,7 @@ def release_note(rows: Sequence[Row], before: str, *, shown: int = SHOWN) -> Not
 
     Args:
         rows: see `read_answers`; only those of `CODE` that both models answered count.
-        before: path of the run that was deployed, the name of its side.
+        before: path of the run that was deployed, the name of its side; "": none, so the base.
         shown: most questions of a list.
     """
     both = [
@@ -65,11 +67,12 @@ def release_note(rows: Sequence[Row], before: str, *, shown: int = SHOWN) -> Not
     sorted_: dict[tuple[bool, bool], list[tuple[Row, Row, Row]]] = {}
     for one in both:
         sorted_.setdefault((is_right(one[1]), is_right(one[2])), []).append(one)
-    lists = {key: _listed(found, shown) for key, found in sorted_.items()}
-    empty = _listed([], shown)
+    names = CODE if before else dict.fromkeys(CODE, HELD_OUT)
+    lists = {key: _listed(found, shown, names) for key, found in sorted_.items()}
+    empty = _listed([], shown, names)
     return Note(
         asked=[
-            _tally(CODE[condition], own)
+            _tally(names[condition], own)
             for condition in CODE
             if (own := [one for one in both if one[0]["condition"] == condition])
         ],
@@ -124,11 +127,11 @@ def sign_test(gained: int, lost: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def _listed(found: Sequence[tuple[Row, Row, Row]], shown: int) -> Answers:
+def _listed(found: Sequence[tuple[Row, Row, Row]], shown: int, names: Mapping[str, str]) -> Answers:
     """New code first, then by file, those with the most first."""
     by_path: dict[str, list[Answered]] = {}
     for row, old, new in sorted(found, key=lambda one: list(CODE).index(one[0]["condition"])):
-        by_path.setdefault(row["path"], []).append(_answered(row, old, new))
+        by_path.setdefault(row["path"], []).append(_answered(row, old, new, names))
     modules, left = [], shown
     for path, answers in sorted(by_path.items(), key=lambda one: -len(one[1])):
         if left:
@@ -137,11 +140,11 @@ def _listed(found: Sequence[tuple[Row, Row, Row]], shown: int) -> Answers:
     return Answers(number=len(found), more=len(found) - (shown - left), modules=modules)
 
 
-def _answered(row: Row, old: Row, new: Row) -> Answered:
+def _answered(row: Row, old: Row, new: Row, names: Mapping[str, str]) -> Answered:
     holding = [one for one in row["documents"] if one.get("oracle")]
     return Answered(
         question=shorten(row["question"], 2 * LENGTH),
-        code=CODE[row["condition"]],
+        code=names[row["condition"]],
         symbol=next((one["symbol"] for one in holding if one.get("symbol")), ""),
         deployed=_final(old["text"]),
         new=_final(new["text"]),

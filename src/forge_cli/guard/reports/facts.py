@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from forge_cli.core.errors import ForgeError
 from forge_cli.guard.records import Cycle, Decision, Drift
-from forge_cli.guard.reports.answers import read_answers, release_note
+from forge_cli.guard.reports.answers import HELD_OUT, read_answers, release_note
 from forge_cli.guard.reports.fields import (
     ChangedPath,
     Compared,
@@ -40,6 +40,7 @@ HEADLINES: dict[str, tuple[str, bool | None]] = {
 # Paths, symbols of one of them, and measurements that are listed.
 PATHS, SYMBOLS, HISTORY = 12, 12, 12
 _CODE = {"new": "new code", "old": "old code"}
+_FIRST = {"new": HELD_OUT}
 
 
 def facts(
@@ -89,11 +90,12 @@ def facts(
         version=cycle.version,
         previous=cycle.previous,
         rollback=rollback if undo else "",
-        drift=_drift(cycle.drift, symbols or ()) if cycle.drift else None,
+        drift=_drift(cycle, symbols or ()),
         history=[_like(Measured, one) for one in reversed(drifts[-HISTORY:])],
         decision=_decision(cycle.decision),
         gates=[_like(GateFields, gate) for gate in cycle.gates],
         comparisons=compared(cycle),
+        against="base" if cycle.mode == "first" else "deployed",
         training=made,
         note=note,
         smoke=[Tally(name=name, number=number) for name, number in cycle.smoke.items()],
@@ -108,7 +110,7 @@ def compared(cycle: Cycle) -> list[Compared]:
     """The cycle's comparisons as rows of a table, new code first, what decides first."""
     from forge_cli.evaluate.report.names import METRICS
 
-    order = list(METRICS)
+    order, names = list(METRICS), _FIRST if cycle.mode == "first" else _CODE
     rows = []
     for key in sorted(cycle.comparison, key=lambda one: (one != "new", one)):
         metrics = cycle.comparison[key]
@@ -116,7 +118,7 @@ def compared(cycle: Cycle) -> list[Compared]:
             one = metrics[name]
             rows.append(
                 Compared(
-                    code=_CODE.get(key, key),
+                    code=names.get(key, key),
                     metric=name.replace("_", " "),
                     means=METRICS.get(name, ""),
                     deployed=one["base"],
@@ -147,8 +149,12 @@ def _kept_going(unread: list[str]) -> Iterator[None]:
         unread.append(f"{type(error).__name__}: {error}")
 
 
-def _drift(drift: Drift, symbols: Sequence[tuple[str, str, str]]) -> DriftFields:
-    by_path: dict[str, list[tuple[str, str]]] = {path: [] for path in drift.paths}
+def _drift(cycle: Cycle, symbols: Sequence[tuple[str, str, str]]) -> DriftFields | None:
+    if (drift := cycle.drift) is None:
+        return None
+    # To a first model all of it is new.
+    paths = [] if cycle.mode == "first" else drift.paths
+    by_path: dict[str, list[tuple[str, str]]] = {path: [] for path in paths}
     for what, path, symbol in symbols:
         by_path.setdefault(path, []).append((what, symbol or "text"))
     paths = sorted(by_path, key=lambda path: -len(by_path[path]))

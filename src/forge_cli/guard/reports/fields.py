@@ -90,7 +90,7 @@ class GateFields(Fields):
 class Compared(Fields):
     """One metric of the deployed model and the new one, on the same held-out rows."""
 
-    code: str = Field(description="new code or old code")
+    code: str = Field(description="new, old or, for a first model, held-out code")
     metric: str = Field(description="its name in words")
     means: str = Field(description="what it measures, in a sentence")
     deployed: float
@@ -224,6 +224,7 @@ class Facts(Fields):
     gates: list[GateFields]
     comparisons: list[Compared]
     training: Training | None
+    against: str = Field(description="the other model: deployed, or base for a first one")
     note: Note | None = Field(description="none: no answers of both models are kept")
     smoke: list[Tally] = Field(description="what the served model made of its smoke questions")
     pictures: Pictures
