@@ -99,6 +99,20 @@ def test_few_samples_pass_only_as_told(
     assert ("new" not in lost(run, changed("new", answer_loss=few), unknown=unknown)) == passes
 
 
+@pytest.mark.parametrize(
+    "rows, lost_share, refused",
+    [(16, 0.0, False), (16, 1 / 16, False), (16, 1.5 / 16, True), (4, 0.2, True)],
+)
+def test_one_answer_of_few_is_no_loss(
+    run: RunDir, rows: int, lost_share: float, refused: bool
+) -> None:
+    few = found(0.7, 0.7 - lost_share, "not enough samples", n=rows)
+    both = {"new": NEW, "old": OLD | {"answer_f1": few}}
+    if rows < 8:  # new code would decide
+        both["new"] = {}
+    assert ("old" in lost(run, both)) == refused
+
+
 def test_forgetting_with_few_samples_goes_by_the_mean(run: RunDir) -> None:
     few = found(0.4, 0.45, "not enough samples", spread=1.0, n=9)
     assert lost(run, changed("old", answer_loss=few)) == []
